@@ -1,0 +1,100 @@
+import * as z from 'zod';
+import { migrationRecordSchema } from '../record.ts';
+import { migrationStates, type MigrationState } from '../state.ts';
+
+/** How a mover reaches the other mover: APs sit behind NAT and dial, the center listens behind its gateway. */
+const linkSchema = z.discriminatedUnion('mode', [
+  z.object({ mode: z.literal('dial'), host: z.string(), port: z.number().int(), route: z.string() }),
+  /** The gateway splices route `<basename of socketPath without .sock>` to this socket. */
+  z.object({ mode: z.literal('listen'), socketPath: z.string() }),
+]);
+
+const common = {
+  migrationId: z.string().regex(/^[a-z0-9-]{1,64}$/),
+  vmId: z.string(),
+  siteId: z.string(),
+  peerSiteId: z.string(),
+  /** Where the mover serves its RPC to the agent, writes its log, and leaves `record.json` (source only). */
+  rpcSocket: z.string(),
+  logPath: z.string(),
+  recordPath: z.string(),
+  link: linkSchema,
+  tls: z.object({ caPath: z.string(), certPath: z.string(), keyPath: z.string() }),
+  /** QMP monitor of this side's QEMU that belongs to the mover. */
+  qmpSocket: z.string(),
+  /** Unix socket of the QEMU migration stream: the source mover listens on it, the target's QEMU does. */
+  streamSocket: z.string(),
+  /** `ownership.json` of the VM at this site. */
+  ownershipPath: z.string(),
+  /** How long the link may be silent before the switch until the attempt is given up. */
+  linkLossTimeoutMs: z.number().positive(),
+};
+
+export const sourceMoverConfigSchema = z.object({
+  role: z.literal('source'),
+  ...common,
+  overlayPath: z.string(),
+  scheme: z.enum(['hybrid']),
+  memoryCodec: z.enum(['raw', 'rle', 'zstd']),
+  diskCodec: z.enum(['raw', 'rle', 'zstd']),
+  /** Unix time at which the user or an agent asked for the migration, and the end of the prepare phase. */
+  initiatedAtMs: z.number(),
+  preparedAtMs: z.number(),
+  accelerator: z.string(),
+  qemuVersion: z.string(),
+  vm: z.object({
+    name: z.string(),
+    memoryMiB: z.number().int(),
+    cpus: z.number().int(),
+    image: z.string(),
+    generation: z.number().int(),
+  }),
+});
+
+export const targetMoverConfigSchema = z.object({
+  role: z.literal('target'),
+  ...common,
+  /** NBD socket that the target's QEMU opens as the file of node `cow`; the mover creates it before it answers. */
+  nbdSocket: z.string(),
+  /** Empty qcow2 of the right virtual size at the start; the overlay, byte for byte, at the end. */
+  overlayPath: z.string(),
+  /** Takes the guest's writes until it is committed into the overlay. */
+  topPath: z.string(),
+  /** For `nbd-server-start` of the target's QEMU (which clusters has the guest written?). */
+  allocationSocket: z.string(),
+  /** Constant size that the NBD export announces: more than the overlay can reach. */
+  exportSizeBytes: z.number().int().positive(),
+  /** Generation that the hand-over must carry. */
+  generation: z.number().int(),
+});
+
+export const moverConfigSchema = z.discriminatedUnion('role', [
+  sourceMoverConfigSchema,
+  targetMoverConfigSchema,
+]);
+export type SourceMoverConfig = z.infer<typeof sourceMoverConfigSchema>;
+export type TargetMoverConfig = z.infer<typeof targetMoverConfigSchema>;
+export type MoverConfig = z.infer<typeof moverConfigSchema>;
+
+/**
+ * What a mover tells its agent, on request (`status`) and by notification (`status`) on every change and while there
+ * is progress. `released` at the source: the target is independent, this side's QEMU and files may go.
+ * `running` at the target: the VM runs here and this site owns it.
+ */
+export const moverStatusSchema = z.object({
+  migrationId: z.string(),
+  role: z.enum(['source', 'target']),
+  state: z.enum(migrationStates as readonly [MigrationState, ...MigrationState[]]),
+  link: z.enum(['connecting', 'open', 'cut', 'closed']),
+  progress: z.object({
+    pagesDone: z.number(),
+    pagesTotal: z.number(),
+    blocksDone: z.number(),
+    blocksTotal: z.number(),
+    bytesSent: z.number(),
+    rateMbit: z.number().nullable(),
+  }),
+  error: z.object({ code: z.string(), message: z.string(), remedy: z.string() }).nullable(),
+  record: migrationRecordSchema.nullable(),
+});
+export type MoverStatus = z.infer<typeof moverStatusSchema>;

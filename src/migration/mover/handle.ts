@@ -1,0 +1,15 @@
+import type { MoverStatus } from './config.ts';
+
+/** An agent's view of a mover process, started or adopted; the mover goes on when its agent does not. */
+export interface MoverHandle extends AsyncDisposable {
+  readonly pid: number;
+  /** The last status seen. */
+  readonly status: MoverStatus | undefined;
+  onStatus(listener: (status: MoverStatus) => void): () => void;
+  /** Asks the mover to give up; before the switch only. @throws MOVER_TOO_LATE */
+  cancel(reason: string): Promise<void>;
+  /** Resolves with the last status when the process has ended, however it ended. */
+  readonly exited: Promise<MoverStatus | undefined>;
+  /** Ends the process at once (SIGKILL by pid) and waits for its end. */
+  kill(): Promise<void>;
+}
