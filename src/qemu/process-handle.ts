@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmod, mkdir, open, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { withTimeout } from '../base/async.ts';
@@ -51,25 +52,29 @@ export async function launch(
 ): Promise<ProcessHandle> {
   const log = await open(logPath, 'a', 0o600);
   let child: ChildProcess;
+  let exited: Promise<QemuExit>;
   let logFromBytes: number;
   try {
     await chmod(logPath, 0o600);
-    logFromBytes = (await log.stat()).size;
+    const fromBytes = (await log.stat()).size;
+    logFromBytes = fromBytes;
     child = spawn('/bin/sh', ['-c', 'umask 077; exec "$@"', 'sh', program, ...args], {
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
       ...(env ? { env } : {}),
     });
-    await new Promise<void>((resolve, reject) => child.once('spawn', resolve).once('error', reject));
+    // Before anything else is awaited: a program that fails at once may be gone by then.
+    const spawned = once(child, 'spawn');
+    exited = new Promise((resolve) => {
+      child.once('exit', (code, signal) => {
+        void logTail(logPath, fromBytes).then((tail) => resolve({ code, signal, logTail: tail }));
+      });
+    });
+    await spawned;
   } finally {
     await log.close();
   }
   const pid = child.pid as number;
-  const exited = new Promise<QemuExit>((resolve) => {
-    child.once('exit', (code, signal) => {
-      void logTail(logPath, logFromBytes).then((tail) => resolve({ code, signal, logTail: tail }));
-    });
-  });
   child.unref();
   const identity = await identityOf(pid);
   if (identity)
