@@ -10,7 +10,8 @@ import {
 } from './constants.ts';
 import { fail } from './errors.ts';
 import { type PageCounts, PageLedger } from './pages.ts';
-import { type RamBlock, type RestReason, StreamParser, type StreamSink } from './parser.ts';
+import { StreamParser } from './parser.ts';
+import type { RamBlock, RestReason, StreamSink } from './sink.ts';
 
 /**
  * What the encoder saw, told synchronously and in stream order: after every frame of earlier memory was emitted, before
