@@ -16,8 +16,8 @@ export const codecIds: Readonly<Record<CodecName, CodecId>> = {
   zstd: CODEC_ZSTD,
 };
 
-/** Longest block that is encoded or decoded in one go; above the largest device package, see PACKAGED_MAX_BYTES. */
-export const BLOCK_MAX_BYTES = 65 * 1024 * 1024;
+/** Longest block that is encoded or decoded in one go. */
+export const BLOCK_MAX_BYTES = 8 * 1024 * 1024;
 /** Level at which zstd keeps up with a fast link on one core. */
 export const ZSTD_DEFAULT_LEVEL = 1;
 export const ZSTD_MAX_LEVEL = 19;

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { RLE_MAX_BYTES, rleDecode, rleEncode } from './rle.ts';
 

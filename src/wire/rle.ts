@@ -22,21 +22,21 @@ const MAX_COUNT = 0x7fff;
 const KIND_ZERO = 1;
 const KIND_ONES = 2;
 const KIND_WORD = 3;
-const ONES = 0xffffffff;
+const ONES = -1;
 /** A run costs its control word, and one more for a word that is neither all 0 nor all 1. */
 const MIN_WORD_RUN = 3;
 
-/** Aligned copies of the source and of the result; grown to what was needed so far. */
-let input = new Uint32Array(2048);
-let output = new Uint32Array(2048);
+/** Aligned copies of the source and of the result; grown to what was needed so far. Signed: V8 keeps these unboxed. */
+let input = new Int32Array(2048);
+let output = new Int32Array(2048);
 let inputBytes = Buffer.from(input.buffer);
 let outputBytes = Buffer.from(output.buffer);
 
 function reserve(words: number): void {
   if (input.length >= words) return;
   const size = 2 ** Math.ceil(Math.log2(words));
-  input = new Uint32Array(size);
-  output = new Uint32Array(size);
+  input = new Int32Array(size);
+  output = new Int32Array(size);
   inputBytes = Buffer.from(input.buffer);
   outputBytes = Buffer.from(output.buffer);
 }
@@ -72,47 +72,66 @@ export function rleEncode(
   return written;
 }
 
-/** Returns words written to `out`, at most `count` + SLACK_WORDS. `src[count]` is overwritten. */
-function encodeWords(src: Uint32Array, count: number, out: Uint32Array): number {
-  // A sentinel that differs from the last word ends every scan without a bounds check.
-  src[count] = ~(src[count - 1] as number);
-  let control = 0;
-  let at = 1;
+/** Returns words written to `out`, more than `count` if there is no run. Overwrites the two words after the source. */
+function encodeWords(src: Int32Array, count: number, out: Int32Array): number {
+  // Two equal words that differ from the last one end both kinds of scan without a bounds check.
+  const sentinel = ~(src[count - 1] as number);
+  src[count] = sentinel;
+  src[count + 1] = sentinel;
+  let literalsFrom = 0;
+  let at = 0;
   let i = 0;
-  let word = src[0] as number;
-  while (i < count) {
-    const next = src[i + 1] as number;
-    if (next !== word) {
-      out[at++] = word;
-      word = next;
-      i++;
-    } else {
-      let j = i + 2;
-      while (src[j] === word) j++;
-      let run = j - i;
-      const kind = word === 0 ? KIND_ZERO : word === ONES ? KIND_ONES : KIND_WORD;
-      if (kind === KIND_WORD && run < MIN_WORD_RUN) {
-        out[at++] = word;
-        out[at++] = word;
-      } else {
-        while (run > 0) {
-          const part = run > MAX_COUNT ? MAX_COUNT : run;
-          out[control] = (kind << 30) | ((at - control - 1) << 15) | part;
-          if (kind === KIND_WORD) out[at++] = word;
-          control = at++;
-          run -= part;
-        }
-      }
-      i = j;
-      word = src[i] as number;
+  for (;;) {
+    i = nextPair(src, i);
+    if (i >= count) break;
+    const word = src[i] as number;
+    let end = i + 2;
+    while (src[end] === word) end++;
+    const kind = word === 0 ? KIND_ZERO : word === ONES ? KIND_ONES : KIND_WORD;
+    if (kind !== KIND_WORD || end - i >= MIN_WORD_RUN) {
+      at = putGroup(src, literalsFrom, i, out, at, kind, end - i);
+      literalsFrom = end;
     }
-    if (at - control > MAX_COUNT - 1) {
-      out[control] = (at - control - 1) << 15;
-      control = at++;
-    }
+    i = end;
   }
-  if (at - control === 1) return control;
-  out[control] = (at - control - 1) << 15;
+  if (literalsFrom === 0) return count + 1;
+  return literalsFrom === count ? at : putGroup(src, literalsFrom, count, out, at, 0, 0);
+}
+
+/** Index of the first word from `from` on that equals its neighbour. */
+function nextPair(src: Int32Array, from: number): number {
+  let i = from;
+  let word = src[i];
+  for (;;) {
+    const next = src[i + 1];
+    if (word === next) return i;
+    word = src[i + 2];
+    if (next === word) return i + 1;
+    i += 2;
+  }
+}
+
+/** Writes `src[from, to)` as literals and a run behind them, in as many groups as it takes; returns where `out` ends. */
+function putGroup(
+  src: Int32Array,
+  from: number,
+  to: number,
+  out: Int32Array,
+  outAt: number,
+  kind: number,
+  run: number,
+): number {
+  let at = outAt;
+  let i = from;
+  let left = run;
+  do {
+    const literals = Math.min(to - i, MAX_COUNT);
+    const part = i + literals === to ? Math.min(left, MAX_COUNT) : 0;
+    out[at++] = ((part === 0 ? 0 : kind) << 30) | (literals << 15) | part;
+    for (const stop = i + literals; i < stop; ) out[at++] = src[i++] as number;
+    if (part > 0 && kind === KIND_WORD) out[at++] = src[to] as number;
+    left -= part;
+  } while (i < to || left > 0);
   return at;
 }
 
@@ -141,7 +160,7 @@ export function rleDecode(
   return true;
 }
 
-function decodeWords(src: Uint32Array, srcCount: number, out: Uint32Array, outCount: number): boolean {
+function decodeWords(src: Int32Array, srcCount: number, out: Int32Array, outCount: number): boolean {
   let i = 0;
   let at = 0;
   while (i < srcCount) {

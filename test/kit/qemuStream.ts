@@ -1,5 +1,5 @@
 /** QEMU migration streams for tests: fast-check arbitraries, and pushing them through encoder and decoder. */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { errorCode } from '../../src/base/errors.ts';
 import {
   type EncodedFrame,

@@ -20,7 +20,7 @@ import { chunksOf, recode } from '../kit/qemuStream.ts';
 
 const cleanup: (() => unknown)[] = [];
 afterEach(async () => {
-  for (const step of cleanup.splice(0).reverse()) await step();
+  for (const step of cleanup.splice(0).toReversed()) await step();
 });
 
 async function folder(): Promise<string> {
@@ -226,6 +226,5 @@ test.each([
   expect(returnPath.pendingBytes).toBe(0);
   expect(returnPath.stats().messages).toBeGreaterThan(0);
   expect(packageBytes).toBeGreaterThan(1000);
-  console.log(urgent, stats, returnPath.stats(), packageBytes);
   expect((await target.run<{ status: string }>('query-status')).status).toBe('running');
 });

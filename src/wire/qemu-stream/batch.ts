@@ -195,7 +195,7 @@ export class DeviceBatch {
       if (this.#tailLength === this.#tail.length) {
         this.#closeTail();
         // Doubling keeps the number of pieces small without trusting an announced length.
-        this.#tail = Buffer.allocUnsafeSlow(Math.min(4 * 1024 * 1024, Math.max(4096, this.rawBytes)));
+        this.#tail = Buffer.allocUnsafeSlow(Math.max(4096, this.rawBytes));
       }
       const part = Math.min(end - pos, this.#tail.length - this.#tailLength);
       buf.copy(this.#tail, this.#tailLength, pos, pos + part);

@@ -41,7 +41,7 @@ export const COMMAND_POSTCOPY_RESUME = 9;
 export const COMMAND_RECV_BITMAP = 10;
 
 // Limits
-/** Largest device package (the PACKAGED blob) that the encoder buffers; a real one is 0.1 to a few MB. */
+/** Largest device package (the PACKAGED blob) that the encoder takes; a real one is 0.1 to a few MB. */
 export const PACKAGED_MAX_BYTES = 64 * 1024 * 1024;
 /** Most RAM blocks in one machine. */
 export const RAM_BLOCKS_MAX = 4096;
@@ -60,7 +60,9 @@ export const FRAME_RAW_MIN_BYTES = 8 * 1024;
 export const FRAME_RAW_MAX_BYTES = 1024 * 1024;
 /** Most stream bytes that a memory frame may decode to: the largest frame size and one record of overshoot. */
 export const MEMORY_FRAME_RAW_LIMIT_BYTES = FRAME_RAW_MAX_BYTES + 72 * 1024;
-/** Most stream bytes that a device frame may decode to: a package with its command header. */
-export const DEVICE_FRAME_RAW_LIMIT_BYTES = PACKAGED_MAX_BYTES + 72 * 1024;
+/** A device package travels whole in one frame up to this size (its command header included), else in several. */
+export const PACKAGED_FRAME_RAW_BYTES = 4 * 1024 * 1024;
+/** Most stream bytes that a device frame may decode to: a piece of a package, or commands and one of overshoot. */
+export const DEVICE_FRAME_RAW_LIMIT_BYTES = PACKAGED_FRAME_RAW_BYTES + 72 * 1024;
 /** Longest received-pages bitmap on the return path: 64 MiB is a block of 2 TiB. */
 export const RECV_BITMAP_MAX_BYTES = 64 * 1024 * 1024;

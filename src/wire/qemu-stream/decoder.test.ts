@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { codeOf, migrationStream, noisePage, recode } from '../../../test/kit/qemuStream.ts';
 import { DEVICE_FRAME_RAW_LIMIT_BYTES, MEMORY_FRAME_RAW_LIMIT_BYTES, StreamDecoder } from './index.ts';

@@ -4,13 +4,15 @@ import {
   FRAME_RAW_BYTES,
   FRAME_RAW_MAX_BYTES,
   FRAME_RAW_MIN_BYTES,
+  PACKAGED_FRAME_RAW_BYTES,
   PAGE_BYTES,
   SECTION_PART,
   SECTION_START,
 } from './constants.ts';
 import { fail } from './errors.ts';
 import { type PageCounts, PageLedger } from './pages.ts';
-import { type RamBlock, type RestReason, StreamParser, type StreamSink } from './parser.ts';
+import { StreamParser } from './parser.ts';
+import type { RamBlock, RestReason, StreamSink } from './sink.ts';
 
 /**
  * What the encoder saw, told synchronously and in stream order: after every frame of earlier memory was emitted, before
@@ -203,7 +205,7 @@ export class StreamEncoder {
         batch.literal(buf, start, end);
         if (batch.full) this.#flushMemory();
       },
-      device: (buf, start, end) => this.#addDevice(buf, start, end),
+      device: (buf, start, end) => this.#addDevice(buf, start, end, this.#frameRawBytes),
       command: (id, data) => {
         this.#beforeDevice();
         this.#hooks.onCommand?.(id, data);
@@ -214,7 +216,7 @@ export class StreamEncoder {
         this.#stage = 'postcopy';
         this.#hooks.onPackagedStart?.(lengthBytes);
       },
-      packaged: (buf, start, end) => this.#device.add(buf, start, end),
+      packaged: (buf, start, end) => this.#addDevice(buf, start, end, PACKAGED_FRAME_RAW_BYTES),
       packagedEnd: () => this.#flushDevice(),
       blocks: (blocks) => {
         this.#blocks = blocks;
@@ -234,14 +236,14 @@ export class StreamEncoder {
     };
   }
 
-  #addDevice(buf: Buffer, start: number, end: number): void {
+  #addDevice(buf: Buffer, start: number, end: number, limitBytes: number): void {
     const batch = this.#beforeDevice();
     let pos = start;
     while (pos < end) {
-      const part = Math.min(end - pos, Math.max(1, this.#frameRawBytes - batch.rawBytes));
+      const part = Math.min(end - pos, limitBytes - batch.rawBytes);
       batch.add(buf, pos, pos + part);
       pos += part;
-      if (batch.rawBytes >= this.#frameRawBytes) this.#flushDevice();
+      if (batch.rawBytes >= limitBytes) this.#flushDevice();
     }
   }
 }

@@ -4,7 +4,7 @@
  *   source QEMU ──stream──▶ StreamEncoder ──frames──▶ link ──frames──▶ StreamDecoder ──the same bytes──▶ target QEMU
  *   source QEMU ◀────────── return path, forwarded as it is, read by ReturnPathParser ◀────────────────── target QEMU
  *
- * The stream is described in parser.ts, the frames in frame.ts, the tokens in them in tokens.ts. A change of either
+ * The stream is described in parser.ts and ram.ts, the frames in frame.ts, the tokens in them in tokens.ts. A change of either
  * layout takes a new FRAME_VERSION; a decoder accepts its own version only.
  */
 export type { EncodedFrame } from './batch.ts';
@@ -19,5 +19,5 @@ export {
 } from './encoder.ts';
 export { FRAME_VERSION } from './frame.ts';
 export type { PageCounts } from './pages.ts';
-export type { RamBlock, RestReason } from './parser.ts';
+export type { RamBlock, RestReason } from './sink.ts';
 export { type ReturnMessage, ReturnPathParser, type ReturnPathStats } from './returnPath.ts';

@@ -6,26 +6,13 @@
  *   ram    bare RAM records: the second channel of `postcopy-preempt`
  */
 import {
-  CAPABILITIES_MAX,
   COMMAND_PACKAGED,
   FILE_MAGIC,
   FILE_VERSION,
-  MACHINE_NAME_MAX_BYTES,
   PACKAGED_MAX_BYTES,
-  PACKED_PAGE_MAX_BYTES,
-  PAGE_BITS,
   PAGE_BYTES,
-  RAM_BLOCKS_MAX,
-  RAM_COMPRESS_PAGE,
-  RAM_CONTINUE,
-  RAM_EOS,
-  RAM_MEM_SIZE,
-  RAM_MULTIFD_FLUSH,
   RAM_NAME,
-  RAM_PAGE,
   RAM_VERSION,
-  RAM_XBZRLE,
-  RAM_ZERO,
   SECTION_COMMAND,
   SECTION_CONFIGURATION,
   SECTION_END,
@@ -36,55 +23,12 @@ import {
   SECTION_START,
   SECTION_SUBSECTION,
 } from './constants.ts';
+import { machineLength, subsectionLength } from './configuration.ts';
 import { fail } from './errors.ts';
+import { RamParser } from './ram.ts';
+import type { RestReason, StreamSink } from './sink.ts';
 
-/** Where the bytes go. Each call covers `buf[start, end)`, which is only valid during the call. */
-export interface StreamSink {
-  /** A page record: u64 header, the block's name as u8 + text unless it is the previous record's, and `PAGE_BYTES`. */
-  dataPage(buf: Buffer, start: number, end: number, page: number, nameBytes: number): void;
-  /** A page record whose page is all zero: u64 header, name as above, and one byte 0. */
-  zeroPage(buf: Buffer, start: number, end: number, page: number, nameBytes: number): void;
-  /** A page in a form of QEMU's own (XBZRLE, zlib, a zero record with another byte). */
-  packedPage(buf: Buffer, start: number, end: number, page: number, nameBytes: number): void;
-  /** Anything else of the RAM sections: section headers, EOS, footers. */
-  memory(buf: Buffer, start: number, end: number): void;
-  /** A piece of anything else, until `endItem`. */
-  device(buf: Buffer, start: number, end: number): void;
-  /** Called before the bytes of the command. `data` is a copy. */
-  command(id: number, data: Buffer): void;
-  /** Called before the bytes of the PACKAGED command; `lengthBytes` of the blob follow as `packaged` calls. */
-  packagedStart(lengthBytes: number): void;
-  packaged(buf: Buffer, start: number, end: number): void;
-  packagedEnd(): void;
-  blocks(blocks: readonly RamBlock[]): void;
-  /** The EOS record of a RAM section was seen; `type` is SECTION_START, _PART or _END. */
-  sectionEnd(type: number): void;
-  /** From here to the end nothing is parsed any more. Called before those bytes. */
-  rest(why: RestReason, detail: string): void;
-  /** `buf` of earlier calls is about to be overwritten. */
-  settle(): void;
-}
-
-export interface RamBlock {
-  readonly name: string;
-  readonly lengthBytes: number;
-}
-
-/**
- * Why the rest of a stream is opaque: `devices` follow the last RAM section (QEMU completed as pre-copy), `eof` was seen
- * (post-copy is complete), the stream ended inside a record (`truncated`), or it holds something `unknown`.
- */
-export type RestReason = 'devices' | 'eof' | 'truncated' | 'unknown';
-
-type State =
-  | 'file-header'
-  | 'section'
-  | 'configuration'
-  | 'configuration-data'
-  | 'ram'
-  | 'ram-blocks'
-  | 'packaged'
-  | 'opaque';
+type State = 'file-header' | 'section' | 'ram' | 'packaged' | 'opaque';
 
 /** The longest record that must be whole before it is handed on: a command with the most data. */
 const CARRY_BYTES = 5 + 0xffff;
@@ -96,6 +40,7 @@ const CARRY_BYTES = 5 + 0xffff;
 export class StreamParser {
   readonly #sink: StreamSink;
   readonly #mode: 'main' | 'ram';
+  readonly #ram: RamParser;
   #state: State;
   #carry = Buffer.alloc(0);
   #carryLength = 0;
@@ -105,15 +50,15 @@ export class StreamParser {
   /** A footer may follow the RAM section that just ended. */
   #footerAllowed = false;
   #packagedLeft = 0;
-  #sizeLeft = 0;
-  #blocks: RamBlock[] = [];
-  /** A page size may follow the last block of the list (see `#ramBlocks`). */
-  #blocksDone = false;
 
   constructor(mode: 'main' | 'ram', sink: StreamSink) {
     this.#mode = mode;
     this.#sink = sink;
     this.#state = mode === 'main' ? 'file-header' : 'ram';
+    this.#ram = new RamParser(sink, {
+      unknown: (detail, buf, pos, end) => this.#unknown(detail, buf, pos, end),
+      endOfRecords: () => this.#endOfRecords(),
+    });
   }
 
   /** True between the PACKAGED command and the end of its blob. */
@@ -182,7 +127,7 @@ export class StreamParser {
   #step(buf: Buffer, pos: number, end: number): number {
     switch (this.#state) {
       case 'ram':
-        return this.#ramRecord(buf, pos, end);
+        return this.#ram.step(buf, pos, end);
       case 'section':
         return this.#section(buf, pos, end);
       case 'packaged':
@@ -190,14 +135,8 @@ export class StreamParser {
       case 'opaque':
         this.#sink.device(buf, pos, end);
         return end - pos;
-      case 'ram-blocks':
-        return this.#ramBlocks(buf, pos, end);
       case 'file-header':
         return this.#fileHeader(buf, pos, end);
-      case 'configuration':
-        return this.#configuration(buf, pos, end);
-      case 'configuration-data':
-        return this.#configurationData(buf, pos, end);
       default:
         return this.#state satisfies never;
     }
@@ -224,48 +163,12 @@ export class StreamParser {
     return 8;
   }
 
-  /** u8 7, u32 length, machine name; then subsections, which have no length of their own. */
-  #configuration(buf: Buffer, pos: number, end: number): number {
-    if (end - pos < 5) return -5;
-    const nameLength = buf.readUInt32BE(pos + 1);
-    if (nameLength > MACHINE_NAME_MAX_BYTES) return this.#unknown('machine name too long', buf, pos, end);
-    const need = 5 + nameLength;
-    if (end - pos < need) return -need;
-    this.#sink.device(buf, pos, pos + need);
-    this.#state = 'section';
-    return need;
-  }
-
-  /** u8 5, u8 + name, u32 version, and the fields of one of the three subsections that QEMU has. */
-  #configurationData(buf: Buffer, pos: number, end: number): number {
-    if (end - pos < 2) return -2;
-    const head = 2 + buf.readUInt8(pos + 1) + 4;
-    if (end - pos < head) return -head;
-    const name = buf.toString('latin1', pos + 2, pos + head - 4);
-    let need = head;
-    if (name === 'configuration/target-page-bits') {
-      need += 4;
-      if (end - pos < need) return -need;
-      const bits = buf.readUInt32BE(pos + head);
-      if (bits !== PAGE_BITS) return this.#unknown(`pages of 2^${bits} bytes`, buf, pos, end);
-    } else if (name === 'configuration/uuid') {
-      need += 16;
-    } else if (name === 'configuration/capabilities') {
-      need += 4;
-      if (end - pos < need) return -need;
-      const count = buf.readUInt32BE(pos + head);
-      if (count > CAPABILITIES_MAX) return this.#unknown('too many capabilities', buf, pos, end);
-      for (let i = 0; i < count; i++) {
-        if (end - pos < need + 1) return -(need + 1);
-        need += 1 + buf.readUInt8(pos + need);
-      }
-    } else {
-      return this.#unknown(`subsection "${name}"`, buf, pos, end);
-    }
-    if (end - pos < need) return -need;
-    this.#sink.device(buf, pos, pos + need);
-    this.#state = 'section';
-    return need;
+  /** A record of the configuration: `measure` gives its length, minus the bytes it needs, or what is wrong. */
+  #configuration(measure: typeof machineLength, buf: Buffer, pos: number, end: number): number {
+    const length = measure(buf, pos, end);
+    if (typeof length === 'string') return this.#unknown(length, buf, pos, end);
+    if (length > 0) this.#sink.device(buf, pos, pos + length);
+    return length;
   }
 
   #section(buf: Buffer, pos: number, end: number): number {
@@ -281,11 +184,9 @@ export class StreamParser {
       case SECTION_START:
         return this.#sectionStart(buf, pos, end);
       case SECTION_CONFIGURATION:
-        this.#state = 'configuration';
-        return this.#configuration(buf, pos, end);
+        return this.#configuration(machineLength, buf, pos, end);
       case SECTION_SUBSECTION:
-        this.#state = 'configuration-data';
-        return this.#configurationData(buf, pos, end);
+        return this.#configuration(subsectionLength, buf, pos, end);
       case SECTION_EOF:
         return this.#rest('eof', '', buf, pos, end);
       case SECTION_FULL:
@@ -325,7 +226,16 @@ export class StreamParser {
   #enterRam(type: number): void {
     this.#sectionType = type;
     this.#footerAllowed = false;
+    this.#ram.enter(type === SECTION_START);
     this.#state = 'ram';
+  }
+
+  /** The second channel has no sections: there EOS is one record among others. */
+  #endOfRecords(): void {
+    if (this.#mode === 'ram') return;
+    this.#state = 'section';
+    this.#footerAllowed = true;
+    this.#sink.sectionEnd(this.#sectionType);
   }
 
   #footer(buf: Buffer, pos: number, end: number): number {
@@ -374,107 +284,5 @@ export class StreamParser {
       this.#state = 'section';
     }
     return part;
-  }
-
-  #ramRecord(buf: Buffer, pos: number, end: number): number {
-    if (end - pos < 8) return -8;
-    const low = buf.readUInt32BE(pos + 4);
-    const flags = low & 0xfff;
-    const kind = flags & ~RAM_CONTINUE;
-    if (kind === RAM_PAGE || kind === RAM_ZERO) {
-      let nameBytes = 0;
-      if (flags === kind) {
-        if (end - pos < 9) return -9;
-        nameBytes = 1 + buf.readUInt8(pos + 8);
-      }
-      const need = 8 + nameBytes + (kind === RAM_PAGE ? PAGE_BYTES : 1);
-      if (end - pos < need) return -need;
-      const page = buf.readUInt32BE(pos) * 0x100000 + (low >>> PAGE_BITS);
-      if (kind === RAM_PAGE) this.#sink.dataPage(buf, pos, pos + need, page, nameBytes);
-      else if (buf[pos + need - 1] === 0) this.#sink.zeroPage(buf, pos, pos + need, page, nameBytes);
-      else this.#sink.packedPage(buf, pos, pos + need, page, nameBytes);
-      return need;
-    }
-    if (flags === RAM_EOS || flags === RAM_MULTIFD_FLUSH) return this.#ramMark(buf, pos, flags);
-    if (flags === RAM_MEM_SIZE && this.#sectionType === SECTION_START) return this.#memSize(buf, pos, end);
-    if (kind === RAM_XBZRLE || kind === RAM_COMPRESS_PAGE) return this.#packedPage(buf, pos, end, flags);
-    return this.#unknown(`RAM flags 0x${flags.toString(16)}`, buf, pos, end);
-  }
-
-  #ramMark(buf: Buffer, pos: number, flags: number): number {
-    this.#sink.memory(buf, pos, pos + 8);
-    if (flags === RAM_EOS && this.#mode === 'main') {
-      this.#state = 'section';
-      this.#footerAllowed = true;
-      this.#sink.sectionEnd(this.#sectionType);
-    }
-    return 8;
-  }
-
-  /** XBZRLE: u8 flags, u16 length, data. Compressed by QEMU's own threads (up to QEMU 9.0): u32 length, data. */
-  #packedPage(buf: Buffer, pos: number, end: number, flags: number): number {
-    let at = 8;
-    if ((flags & RAM_CONTINUE) === 0) {
-      if (end - pos < 9) return -9;
-      at += 1 + buf.readUInt8(pos + 8);
-    }
-    const xbzrle = (flags & RAM_XBZRLE) !== 0;
-    const head = at + (xbzrle ? 3 : 4);
-    if (end - pos < head) return -head;
-    const length = xbzrle ? buf.readUInt16BE(pos + at + 1) : buf.readUInt32BE(pos + at);
-    if (length > PACKED_PAGE_MAX_BYTES) return this.#unknown('a packed page too long', buf, pos, end);
-    const need = head + length;
-    if (end - pos < need) return -need;
-    const page = buf.readUInt32BE(pos) * 0x100000 + (buf.readUInt32BE(pos + 4) >>> PAGE_BITS);
-    this.#sink.packedPage(buf, pos, pos + need, page, at - 8);
-    return need;
-  }
-
-  #memSize(buf: Buffer, pos: number, end: number): number {
-    const total = Number(buf.readBigUInt64BE(pos) & ~0xfffn);
-    if (total === 0 || !Number.isSafeInteger(total)) return this.#unknown('RAM size', buf, pos, end);
-    this.#sizeLeft = total;
-    this.#blocks = [];
-    this.#blocksDone = false;
-    this.#state = 'ram-blocks';
-    this.#sink.memory(buf, pos, pos + 8);
-    return 8;
-  }
-
-  /**
-   * u8 + name, u64 length, as often as it takes to make up the total. With post-copy, a block of huge pages is followed
-   * by u64 page size; its first byte is 0, which no block name's length is, and its low 12 bits are no RAM record's.
-   */
-  #ramBlocks(buf: Buffer, pos: number, end: number): number {
-    if (this.#blocks.length > 0 && (this.#blocksDone || buf[pos] === 0)) {
-      if (end - pos < 8) return -8;
-      if ((buf.readUInt32BE(pos + 4) & 0xfff) === 0) {
-        this.#sink.memory(buf, pos, pos + 8);
-        if (this.#blocksDone) this.#finishBlocks();
-        return 8;
-      }
-      if (!this.#blocksDone) return this.#unknown('RAM block without a name', buf, pos, end);
-      this.#finishBlocks();
-      return this.#ramRecord(buf, pos, end);
-    }
-    if (end - pos < 1) return -1;
-    const nameLength = buf.readUInt8(pos);
-    const need = 1 + nameLength + 8;
-    if (end - pos < need) return -need;
-    const length = buf.readBigUInt64BE(pos + 1 + nameLength);
-    if (length === 0n || length > BigInt(this.#sizeLeft) || this.#blocks.length === RAM_BLOCKS_MAX) {
-      return this.#unknown('RAM block list', buf, pos, end);
-    }
-    const lengthBytes = Number(length);
-    this.#blocks.push({ name: buf.toString('latin1', pos + 1, pos + 1 + nameLength), lengthBytes });
-    this.#sizeLeft -= lengthBytes;
-    this.#blocksDone = this.#sizeLeft === 0;
-    this.#sink.memory(buf, pos, pos + need);
-    return need;
-  }
-
-  #finishBlocks(): void {
-    this.#sink.blocks(this.#blocks);
-    this.#state = 'ram';
   }
 }

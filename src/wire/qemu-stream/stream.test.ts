@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
   chunkSizes,
@@ -10,7 +10,7 @@ import {
   ramStream,
   recode,
 } from '../../../test/kit/qemuStream.ts';
-import { PACKAGED_MAX_BYTES, PAGE_BYTES, StreamEncoder } from './index.ts';
+import { PACKAGED_FRAME_RAW_BYTES, PACKAGED_MAX_BYTES, PAGE_BYTES, StreamEncoder } from './index.ts';
 import { StreamWriter } from './writer.ts';
 
 const codecs = ['raw', 'rle', 'zstd'] as const;
@@ -202,6 +202,21 @@ describe('what the mover is told', () => {
     expect(seen).toEqual(['8', 'start']);
     encoder.push(stream.subarray(30_000));
     expect(seen).toEqual(['8', 'start', '50009']);
+  });
+
+  test('a package larger than a frame goes in pieces, all else as usual', () => {
+    const blob = Buffer.concat(Array.from({ length: 2500 }, (_, i) => noisePage(i)));
+    const stream = new StreamWriter().fileHeader().packaged(blob).command(2, Buffer.alloc(4)).take();
+    const { frames, output } = recode(chunksOf(stream, [65_536, 7]));
+    expect(output.equals(stream)).toBe(true);
+    expect(frames.map((frame) => frame.rawBytes)).toEqual([
+      8,
+      PACKAGED_FRAME_RAW_BYTES,
+      PACKAGED_FRAME_RAW_BYTES,
+      9 + blob.length - 2 * PACKAGED_FRAME_RAW_BYTES,
+      9,
+    ]);
+    for (const { payload, rawBytes } of frames) expect(payload.length).toBeLessThanOrEqual(rawBytes + 12);
   });
 
   test('QEMU completing as pre-copy is seen', () => {

@@ -1,0 +1,200 @@
+/**
+ * `npm run bench:stream`: how fast one core takes QEMU's migration stream through the memory path (parse, encode,
+ * decode, checksums on both sides included), and how small the frames are, for each codec.
+ */
+import { writeFile } from 'node:fs/promises';
+import { Command } from 'commander';
+import type { CodecName } from '../wire/codec.ts';
+import { PAGE_BYTES, StreamDecoder, StreamEncoder } from '../wire/qemu-stream/index.ts';
+import { StreamWriter } from '../wire/qemu-stream/writer.ts';
+
+const RAM_ID = 2;
+/** What a socket gives in one read. */
+const CHUNK_BYTES = 64 * 1024;
+
+/**
+ * The mix, in pages of a hundred. A desktop guest after boot has about half of its memory untouched; of the rest a fifth
+ * is file cache of compressed files, the others are heap and tables (runs of words), text and code.
+ */
+const MIX = { zero: 50, heap: 15, text: 10, code: 15, random: 10 } as const;
+
+type PageKind = keyof typeof MIX;
+
+const HELP = `
+The mix (percent of guest pages): ${Object.entries(MIX)
+  .map(([kind, share]) => `${kind} ${share}`)
+  .join(', ')}.
+  zero    ZERO records of 9 bytes
+  heap    words that repeat, with zeros between them: tables, pixels, freed memory
+  text    English-like words
+  code    bytes with the skewed distribution of machine code
+  random  compressed or encrypted data
+Stretches of 1 to 32 pages of one kind follow each other; the same seed gives the same stream.
+MB/s counts stream bytes (zero pages are 9 bytes of it); "memory" counts 4096 bytes a page.`;
+
+interface Row {
+  readonly case: string;
+  readonly metric: string;
+  readonly value: number;
+  readonly peer: null;
+  readonly peerValue: null;
+  readonly ratio: null;
+}
+
+/** A small deterministic generator (xorshift32): 0 <= value < 2^32. */
+function generator(seed: number): () => number {
+  let state = seed >>> 0 || 1;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>>= 0);
+  };
+}
+
+const words =
+  'the of and a to in migration page is was it for memory on that by with as guest state be at'.split(' ');
+
+function fill(page: Buffer, kind: PageKind, next: () => number): void {
+  let at = 0;
+  if (kind === 'zero') page.fill(0);
+  else if (kind === 'heap') {
+    while (at < PAGE_BYTES) {
+      const word = next() % 3 === 0 ? 0xffffffff : next();
+      const run = next() % 4 === 0 ? 1 + (next() % 12) : 0;
+      for (let i = 0; i <= run && at < PAGE_BYTES; i++, at += 4) page.writeUInt32LE(word, at);
+      const end = Math.min(PAGE_BYTES, at + 4 * (next() % 24));
+      page.fill(0, at, end);
+      at = end;
+    }
+  } else if (kind === 'text') {
+    while (at < PAGE_BYTES) at += page.write(`${words[next() % words.length] ?? ''} `, at, 'latin1');
+  } else if (kind === 'code') {
+    for (; at < PAGE_BYTES; at++) {
+      const r = next();
+      page[at] =
+        r % 4 === 0
+          ? (r >>> 8) & 0xff
+          : ([0x48, 0x89, 0x8b, 0x00, 0x0f, 0xe8, 0x24, 0xff][(r >>> 8) & 7] ?? 0);
+    }
+  } else {
+    for (; at < PAGE_BYTES; at += 4) page.writeUInt32LE(next(), at);
+  }
+}
+
+/** One round of a machine with `pages` pages of the given kinds. */
+function makeStream(pages: number, mix: Readonly<Partial<Record<PageKind, number>>>): Buffer {
+  const next = generator(20_26);
+  const writer = new StreamWriter().fileHeader().sectionStart(RAM_ID);
+  writer
+    .memSize([{ name: 'pc.ram', lengthBytes: pages * PAGE_BYTES }])
+    .eos()
+    .footer(RAM_ID)
+    .sectionPart(RAM_ID);
+  const shares = Object.entries(mix) as [PageKind, number][];
+  const total = shares.reduce((sum, [, share]) => sum + share, 0);
+  const body = Buffer.alloc(PAGE_BYTES);
+  for (let page = 0; page < pages; ) {
+    let pick = next() % total;
+    const kind = shares.find(([, share]) => (pick -= share) < 0)?.[0] ?? 'zero';
+    for (let left = 1 + (next() % 32); left > 0 && page < pages; left--, page++) {
+      const block = page === 0 ? 'pc.ram' : undefined;
+      if (kind === 'zero') writer.zeroPage(page, block);
+      else {
+        fill(body, kind, next);
+        writer.dataPage(page, body, block);
+      }
+    }
+  }
+  return writer.eos().footer(RAM_ID).sectionEnd(RAM_ID).eos().footer(RAM_ID).bytes([0]).take();
+}
+
+interface Pass {
+  readonly encodeMs: number;
+  readonly decodeMs: number;
+  readonly encodedBytes: number;
+}
+
+function pass(chunks: readonly Buffer[], codec: CodecName): Pass {
+  let decodeMs = 0;
+  let encodedBytes = 0;
+  const decoder = new StreamDecoder();
+  const encoder = new StreamEncoder({ codec, strict: true }, (frame) => {
+    const start = performance.now();
+    decoder.push(frame.payload);
+    decodeMs += performance.now() - start;
+    encodedBytes += frame.payload.length;
+  });
+  const start = performance.now();
+  for (const chunk of chunks) encoder.push(chunk);
+  encoder.end();
+  return { encodeMs: performance.now() - start - decodeMs, decodeMs, encodedBytes };
+}
+
+/** Passes for about `seconds`, the first one (compilation) not counted; the median pass is reported. */
+function measure(name: string, stream: Buffer, pages: number, codec: CodecName, seconds: number): Row[] {
+  const chunks: Buffer[] = [];
+  for (let at = 0; at < stream.length; at += CHUNK_BYTES) chunks.push(stream.subarray(at, at + CHUNK_BYTES));
+  pass(chunks, codec);
+  const passes: Pass[] = [];
+  const start = performance.now();
+  while (passes.length < 3 || performance.now() - start < seconds * 1000) passes.push(pass(chunks, codec));
+  passes.sort((a, b) => a.encodeMs + a.decodeMs - b.encodeMs - b.decodeMs);
+  const { encodeMs, decodeMs, encodedBytes } = passes[passes.length >> 1] as Pass;
+  const rate = (bytes: number, ms: number): number => Math.round(bytes / 1000 / ms);
+  const row = (metric: string, value: number): Row => ({
+    case: `${name} ${codec}`,
+    metric,
+    value,
+    peer: null,
+    peerValue: null,
+    ratio: null,
+  });
+  return [
+    row('streamMBps', rate(stream.length, encodeMs + decodeMs)),
+    row('encodeMBps', rate(stream.length, encodeMs)),
+    row('decodeMBps', rate(stream.length, decodeMs)),
+    row('memoryMBps', rate(pages * PAGE_BYTES, encodeMs + decodeMs)),
+    row('encodedPercent', Math.round((encodedBytes / stream.length) * 1000) / 10),
+  ];
+}
+
+function print(rows: readonly Row[]): void {
+  const metrics = [...new Set(rows.map((row) => row.metric))];
+  const cases = [...new Set(rows.map((row) => row.case))];
+  const line = (cells: readonly string[]): string =>
+    cells.map((cell, i) => (i === 0 ? cell.padEnd(14) : cell.padStart(15))).join('');
+  console.log(line(['case', ...metrics]));
+  for (const name of cases) {
+    const values = metrics.map((m) =>
+      String(rows.find((r) => r.case === name && r.metric === m)?.value ?? '-'),
+    );
+    console.log(line([name, ...values]));
+  }
+}
+
+const options = new Command('bench:stream')
+  .description('MB/s of migration stream on one core, parse + encode + decode, by codec.')
+  .option('--seconds <n>', 'time for each case', Number, 2)
+  .option('--pages <n>', 'guest pages in the stream', Number, 32_768)
+  .option('--json <file>', 'also write the rows to a file')
+  .addHelpText('after', HELP)
+  .parse()
+  .opts<{ seconds: number; pages: number; json?: string }>();
+
+const rows: Row[] = [];
+const codecs: readonly CodecName[] = ['raw', 'rle', 'zstd'];
+const mixes: readonly [string, Partial<Record<PageKind, number>>][] = [
+  ['mix', MIX],
+  ['zero', { zero: 1 }],
+  ['heap', { heap: 1 }],
+  ['text', { text: 1 }],
+  ['code', { code: 1 }],
+  ['random', { random: 1 }],
+];
+for (const [name, mix] of mixes) {
+  const stream = makeStream(options.pages, mix);
+  for (const codec of codecs) rows.push(...measure(name, stream, options.pages, codec, options.seconds));
+}
+print(rows);
+if (options.json !== undefined) await writeFile(options.json, `${JSON.stringify(rows, undefined, 2)}\n`);
