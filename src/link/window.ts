@@ -1,4 +1,5 @@
 import {
+  AGGREGATION_MAX_MS,
   FRAGMENT_MIN_BYTES,
   MIN_RTT_EXPIRY_MS,
   PROBE_EVERY_ROUNDS,
@@ -59,6 +60,9 @@ export class WindowModel {
   #beforeProbeRate = 0;
   #slackMs = 0;
   #emptyHoldMs = 0;
+  #burstFromMs = 0;
+  #burstBytes = 0;
+  #bursts: { round: number; extraBytes: number }[] = [];
 
   #minRttMs: number | undefined;
   #minRttAtMs = 0;
@@ -143,9 +147,9 @@ export class WindowModel {
       this.#head = 0;
     }
     if (newest) this.#sample(newest, arrivedAtUs, nowMs);
-    if (this.#phase === 'startup') {
-      this.#windowBytes = Math.min(WINDOW_MAX_BYTES, this.#windowBytes + growth);
-    } else this.#apply();
+    this.#aggregation(growth, nowMs);
+    if (this.#phase === 'startup') this.#grow(growth);
+    else this.#apply();
     return true;
   }
 
@@ -219,14 +223,44 @@ export class WindowModel {
     this.#phaseEndRound = this.#round + rounds;
   }
 
+  /** Start-up: as much again as was delivered, up to twice what the link is known to carry. */
+  #grow(bytes: number): void {
+    const { rate } = this;
+    const knownBytes =
+      rate === undefined ? WINDOW_MAX_BYTES : 2 * rate * ((this.#minRttMs ?? 0) + QUEUE_TARGET_MS / 2);
+    const limitBytes = Math.min(WINDOW_MAX_BYTES, Math.max(this.#windowBytes, knownBytes));
+    this.#windowBytes = Math.min(limitBytes, this.#windowBytes + bytes);
+  }
+
+  /**
+   * Acknowledgements that come in bursts (a process that did not run, jitter) show how much more than rate x time the
+   * window must hold, so that the link has work during the pause between two bursts. A queue does not count: behind
+   * it acknowledgements come at the link's rate.
+   */
+  #aggregation(bytes: number, nowMs: number): void {
+    const rate = this.rate ?? 0;
+    let expected = rate * (nowMs - this.#burstFromMs);
+    if (this.#burstBytes <= expected) {
+      this.#burstFromMs = nowMs;
+      this.#burstBytes = 0;
+      expected = 0;
+    }
+    this.#burstBytes += bytes;
+    const extraBytes = Math.min(this.#burstBytes - expected, rate * AGGREGATION_MAX_MS);
+    const bursts = this.#bursts;
+    while (bursts.length > 0 && (bursts.at(-1)?.extraBytes ?? 0) <= extraBytes) bursts.pop();
+    bursts.push({ round: this.#round, extraBytes });
+    while ((bursts[0]?.round ?? this.#round) < this.#round - RATE_FILTER_ROUNDS) bursts.shift();
+  }
+
   #startupRound(roundRate: number, roundMinRttMs: number): void {
     const queueMs = roundMinRttMs - (this.#minRttMs ?? roundMinRttMs);
     if (roundRate > this.#startupBestRate * 1.25) {
       this.#startupBestRate = roundRate;
       this.#startupFlatRounds = 0;
     } else if (this.#startupBestRate > 0) this.#startupFlatRounds += 1;
-    const queueGrows = queueMs > Math.max(2 * QUEUE_TARGET_MS, this.#minRttMs ?? 0);
-    if (this.#startupFlatRounds >= 3 || (this.#startupFlatRounds >= 1 && queueGrows)) this.#enter('drain', 2);
+    const queueGrows = queueMs > Math.max(QUEUE_TARGET_MS, (this.#minRttMs ?? 0) / 4);
+    if (this.#startupFlatRounds >= 3 || (this.#startupBestRate > 0 && queueGrows)) this.#enter('drain', 2);
   }
 
   /** One target more of window: did the rate follow by at least half of what it would, were the window the limit? */
@@ -248,6 +282,10 @@ export class WindowModel {
     let holdMs = this.#baseMs();
     if (this.#phase === 'probe') holdMs += QUEUE_TARGET_MS;
     else if (this.#phase === 'empty') holdMs = this.#emptyHoldMs;
-    this.#windowBytes = Math.min(WINDOW_MAX_BYTES, Math.max(WINDOW_MIN_BYTES, Math.round(rate * holdMs)));
+    // one piece is always in the burst that its own acknowledgement makes
+    const extraBytes =
+      this.#phase === 'empty' ? 0 : Math.max(0, (this.#bursts[0]?.extraBytes ?? 0) - this.fragmentBytes);
+    const bytes = Math.round(rate * holdMs + extraBytes);
+    this.#windowBytes = Math.min(WINDOW_MAX_BYTES, Math.max(WINDOW_MIN_BYTES, bytes));
   }
 }
