@@ -1,0 +1,247 @@
+import { CODEC_ZSTD, type CodecName, codecIds, ZSTD_DEFAULT_LEVEL } from '../codec.ts';
+import { DeviceBatch, type EncodedFrame, MemoryBatch } from './batch.ts';
+import {
+  FRAME_RAW_BYTES,
+  FRAME_RAW_MAX_BYTES,
+  FRAME_RAW_MIN_BYTES,
+  PAGE_BYTES,
+  SECTION_PART,
+  SECTION_START,
+} from './constants.ts';
+import { fail } from './errors.ts';
+import { type PageCounts, PageLedger } from './pages.ts';
+import { type RamBlock, type RestReason, StreamParser, type StreamSink } from './parser.ts';
+
+/**
+ * What the encoder saw, told synchronously and in stream order: after every frame of earlier memory was emitted, before
+ * the frame that holds the thing itself. An exception from a hook leaves `push`; the encoder is unusable then.
+ */
+export interface StreamHooks {
+  /** The RAM blocks, once, when their list is complete. */
+  onRamBlocks?(blocks: readonly RamBlock[]): void;
+  /** A command of the stream (COMMAND_* in constants.ts), PACKAGED excepted. */
+  onCommand?(id: number, data: Buffer): void;
+  /** The length of the device package has been read: the source is stopped and its images are inactive by now. */
+  onPackagedStart?(lengthBytes: number): void;
+  /** A RAM section has ended; `end` is the last one. */
+  onSectionEnd?(type: 'start' | 'part' | 'end'): void;
+  /** Nothing from here on is parsed: `devices` means that QEMU completed as pre-copy. */
+  onRest?(reason: RestReason, detail: string): void;
+}
+
+export interface StreamEncoderOptions extends StreamHooks {
+  /** `main`, or `ram` for the second channel of postcopy-preempt. Default: main. */
+  readonly mode?: 'main' | 'ram';
+  /** How the bodies of pages are packed. Default: zstd. */
+  readonly codec?: CodecName;
+  /** Default: ZSTD_DEFAULT_LEVEL. */
+  readonly zstdLevel?: number;
+  /** Stream bytes a frame (8 KiB to 1 MiB). Default: FRAME_RAW_BYTES. */
+  readonly frameRawBytes?: number;
+  /** Fail with STREAM_UNKNOWN instead of passing on what is not understood. */
+  readonly strict?: boolean;
+}
+
+export interface KindStats {
+  bytesRaw: number;
+  bytesEncoded: number;
+  frames: number;
+}
+
+export interface StreamStats extends PageCounts {
+  readonly memory: Readonly<KindStats>;
+  readonly device: Readonly<KindStats>;
+  readonly frames: number;
+  readonly blocks: readonly RamBlock[];
+  /** Sum of the blocks in pages; 0 while the list is not known (and in mode `ram`). */
+  readonly pagesTotal: number;
+  /** Pages since `mark()`, or since the start. */
+  readonly sinceMark: Readonly<PageCounts>;
+  /** `live` until PACKAGED was seen, `postcopy` from then on, `rest` when nothing is parsed any more. */
+  readonly stage: 'live' | 'postcopy' | 'rest';
+  readonly restReason?: RestReason;
+}
+
+/**
+ * Source side of the memory path: takes the bytes of QEMU's migration stream and emits frames, from which a
+ * StreamDecoder makes the identical bytes. Nothing is kept back but the record that is not whole yet and the frame that
+ * is not full: call `flush()` whenever the source has nothing more to read.
+ */
+export class StreamEncoder {
+  readonly #emit: (frame: EncodedFrame) => void;
+  readonly #hooks: StreamHooks;
+  readonly #parser: StreamParser;
+  readonly #memory: MemoryBatch;
+  readonly #device = new DeviceBatch();
+  readonly #ledger = new PageLedger();
+  readonly #frameRawBytes: number;
+  readonly #strict: boolean;
+  readonly #stats = {
+    memory: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
+    device: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
+  };
+  #blocks: readonly RamBlock[] = [];
+  #stage: StreamStats['stage'] = 'live';
+  #restReason: RestReason | undefined;
+  #ended = false;
+
+  constructor(options: StreamEncoderOptions, emit: (frame: EncodedFrame) => void) {
+    this.#emit = emit;
+    this.#hooks = options;
+    this.#strict = options.strict ?? false;
+    const asked = options.frameRawBytes ?? FRAME_RAW_BYTES;
+    this.#frameRawBytes = Math.min(FRAME_RAW_MAX_BYTES, Math.max(FRAME_RAW_MIN_BYTES, asked));
+    this.#memory = new MemoryBatch({
+      codec: options.codec === undefined ? CODEC_ZSTD : codecIds[options.codec],
+      zstdLevel: options.zstdLevel ?? ZSTD_DEFAULT_LEVEL,
+      frameRawBytes: this.#frameRawBytes,
+    });
+    this.#parser = new StreamParser(options.mode ?? 'main', this.#sink());
+  }
+
+  /**
+   * Takes the next bytes of the stream; `chunk` may be reused afterwards.
+   * @throws STREAM_PACKAGED_TOO_LARGE, STREAM_ENDED; STREAM_UNKNOWN if strict
+   */
+  push(chunk: Buffer): void {
+    if (this.#ended) throw fail('STREAM_ENDED');
+    this.#parser.push(chunk);
+  }
+
+  /** Emits what is complete now. A record or device package that is not whole yet stays. */
+  flush(): void {
+    this.#flushMemory();
+    if (!this.#parser.insidePackaged) this.#flushDevice();
+  }
+
+  /** The stream has ended: emits everything, an unfinished record as opaque bytes. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#parser.end();
+    this.#flushMemory();
+    this.#flushDevice();
+  }
+
+  /** From now on `stats().sinceMark` counts from here. */
+  mark(): void {
+    this.#ledger.mark();
+  }
+
+  stats(): StreamStats {
+    const { memory, device } = this.#stats;
+    return {
+      ...this.#ledger.total(),
+      memory: { ...memory },
+      device: { ...device },
+      frames: memory.frames + device.frames,
+      blocks: this.#blocks,
+      pagesTotal: this.#blocks.reduce((sum, block) => sum + Math.ceil(block.lengthBytes / PAGE_BYTES), 0),
+      sinceMark: this.#ledger.sinceMark(),
+      stage: this.#stage,
+      ...(this.#restReason === undefined ? {} : { restReason: this.#restReason }),
+    };
+  }
+
+  #flushMemory(): void {
+    this.#send(this.#memory.take());
+  }
+
+  #flushDevice(): void {
+    this.#send(this.#device.take());
+  }
+
+  #send(frame: EncodedFrame | undefined): void {
+    if (!frame) return;
+    const stats = this.#stats[frame.kind];
+    stats.bytesRaw += frame.rawBytes;
+    stats.bytesEncoded += frame.payload.length;
+    stats.frames++;
+    this.#emit(frame);
+  }
+
+  /** Memory follows: what the device batch holds goes first. */
+  #beforeMemory(): MemoryBatch {
+    if (this.#device.rawBytes > 0) this.#flushDevice();
+    return this.#memory;
+  }
+
+  /** Any non-memory follows: what the memory batch holds goes first. */
+  #beforeDevice(): DeviceBatch {
+    if (this.#memory.rawBytes > 0) this.#flushMemory();
+    return this.#device;
+  }
+
+  #enter(buf: Buffer, start: number, nameBytes: number): void {
+    if (nameBytes > 0) this.#ledger.enter(buf.toString('latin1', start + 9, start + 8 + nameBytes));
+  }
+
+  #sink(): StreamSink {
+    return {
+      dataPage: (buf, start, end, page, nameBytes) => {
+        this.#enter(buf, start, nameBytes);
+        const batch = this.#beforeMemory();
+        this.#ledger.add(page, batch.dataPage(buf, start, end, page, nameBytes));
+        if (batch.full) this.#flushMemory();
+      },
+      zeroPage: (buf, start, end, page, nameBytes) => {
+        this.#enter(buf, start, nameBytes);
+        this.#ledger.add(page, true);
+        const batch = this.#beforeMemory();
+        batch.zeroPage(buf, start, end, page, nameBytes);
+        if (batch.full) this.#flushMemory();
+      },
+      packedPage: (buf, start, end, page, nameBytes) => {
+        this.#enter(buf, start, nameBytes);
+        this.#ledger.add(page, false);
+        const batch = this.#beforeMemory();
+        batch.literal(buf, start, end, 1);
+        if (batch.full) this.#flushMemory();
+      },
+      memory: (buf, start, end) => {
+        const batch = this.#beforeMemory();
+        batch.literal(buf, start, end);
+        if (batch.full) this.#flushMemory();
+      },
+      device: (buf, start, end) => this.#addDevice(buf, start, end),
+      command: (id, data) => {
+        this.#beforeDevice();
+        this.#hooks.onCommand?.(id, data);
+      },
+      packagedStart: (lengthBytes) => {
+        this.#beforeDevice();
+        this.#flushDevice();
+        this.#stage = 'postcopy';
+        this.#hooks.onPackagedStart?.(lengthBytes);
+      },
+      packaged: (buf, start, end) => this.#device.add(buf, start, end),
+      packagedEnd: () => this.#flushDevice(),
+      blocks: (blocks) => {
+        this.#blocks = blocks;
+        this.#hooks.onRamBlocks?.(blocks);
+      },
+      sectionEnd: (type) => {
+        this.#hooks.onSectionEnd?.(type === SECTION_START ? 'start' : type === SECTION_PART ? 'part' : 'end');
+      },
+      rest: (reason, detail) => {
+        if (this.#strict && reason === 'unknown') throw fail('STREAM_UNKNOWN', detail);
+        this.#beforeDevice();
+        this.#stage = 'rest';
+        this.#restReason = reason;
+        this.#hooks.onRest?.(reason, detail);
+      },
+      settle: () => this.#memory.settle(),
+    };
+  }
+
+  #addDevice(buf: Buffer, start: number, end: number): void {
+    const batch = this.#beforeDevice();
+    let pos = start;
+    while (pos < end) {
+      const part = Math.min(end - pos, Math.max(1, this.#frameRawBytes - batch.rawBytes));
+      batch.add(buf, pos, pos + part);
+      pos += part;
+      if (batch.rawBytes >= this.#frameRawBytes) this.#flushDevice();
+    }
+  }
+}
