@@ -1,0 +1,20 @@
+/** Pulls that the source keeps waiting; more is a protocol error (the target keeps to MAX_PULL_SECTORS_IN_FLIGHT). */
+export const MAX_SOURCE_PULLS = 16_384;
+/** Pulls that the source reads and answers at the same time. */
+export const PULL_WORKERS = 4;
+/** Sectors (64 MiB) that the target has asked for and not received; further pulls wait their turn at the target. */
+export const MAX_PULL_SECTORS_IN_FLIGHT = 16_384;
+/** Packed bytes that wait to be landed; the link's credits keep it far below. */
+export const MAX_REPLAY_QUEUE_BYTES = 256 * 1024 * 1024;
+/** Messages that wait to be landed. */
+export const MAX_REPLAY_QUEUE_FRAMES = 65_536;
+/** Damaged frames without a sound one in between, after which asking again is given up. */
+export const MAX_BAD_IN_A_ROW = 64;
+/** Largest read that the target serves (the NBD server has a limit of its own). */
+export const MAX_READ_BYTES = 64 * 1024 * 1024;
+/** Most disks of one migration. */
+export const MAX_DISKS = 256;
+
+/** The poller's pause while it finds new clusters, and the longest one when it does not. */
+export const POLL_MIN_INTERVAL_MS = 250;
+export const POLL_MAX_INTERVAL_MS = 4_000;
