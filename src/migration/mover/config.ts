@@ -4,7 +4,15 @@ import { migrationStates, type MigrationState } from '../state.ts';
 
 /** How a mover reaches the other mover: APs sit behind NAT and dial, the center listens behind its gateway. */
 const linkSchema = z.discriminatedUnion('mode', [
-  z.object({ mode: z.literal('dial'), host: z.string(), port: z.number().int(), route: z.string() }),
+  z.object({
+    mode: z.literal('dial'),
+    /** The other site's gateway, or (without a route) the other mover itself. */
+    address: z.union([
+      z.object({ host: z.string(), port: z.number().int() }),
+      z.object({ path: z.string() }),
+    ]),
+    route: z.string().optional(),
+  }),
   /** The gateway splices route `<basename of socketPath without .sock>` to this socket. */
   z.object({ mode: z.literal('listen'), socketPath: z.string() }),
 ]);
@@ -37,6 +45,8 @@ export const sourceMoverConfigSchema = z.object({
   scheme: z.enum(['hybrid']),
   memoryCodec: z.enum(['raw', 'rle', 'zstd']),
   diskCodec: z.enum(['raw', 'rle', 'zstd']),
+  /** Use QEMU's second channel for the pages that the target waits for; both sides' QEMU must know it. */
+  preempt: z.boolean(),
   /** Unix time at which the user or an agent asked for the migration, and the end of the prepare phase. */
   initiatedAtMs: z.number(),
   preparedAtMs: z.number(),

@@ -1,0 +1,259 @@
+import { chmod, rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { abortable, sleep } from '../../base/async.ts';
+import type { LinkSession } from '../../link/types.ts';
+import type { CodecName } from '../../wire/codec.ts';
+import type { EncodedFrame } from '../../wire/qemu-stream/batch.ts';
+import { StreamEncoder, type StreamStats } from '../../wire/qemu-stream/encoder.ts';
+import { ReturnPathParser } from '../../wire/qemu-stream/returnPath.ts';
+import { encodeStreamMessage, MESSAGE_STREAM, MESSAGE_STREAM_END, migrationFail } from '../messages.ts';
+import { StreamTail } from './stream-tail.ts';
+
+/** A partial batch waits this long for more pages while QEMU has nothing to say. */
+const FLUSH_DELAY_MS = 3;
+/** QEMU counts as throttled when it has written nothing for this long. */
+const QUIET_MS = 8;
+
+export interface MemorySourceOptions {
+  /** Unix socket that the source's QEMU is told to migrate to. */
+  socketPath: string;
+  session: LinkSession;
+  codec: CodecName;
+  /**
+   * The VM is stopped and its images are inactive: offers ownership and sends the disk's metadata ahead.
+   * The message that lets the target run the VM leaves only after this has resolved.
+   */
+  onTakeover: () => Promise<void>;
+}
+
+export interface MemorySourceStats {
+  encoder: StreamStats;
+  /** Bytes of stream messages by kind, headers included. */
+  bytes: { memory: number; device: number };
+  /** Data and zero pages sent since the takeover. */
+  pagesPostCopied: number;
+  /** Pages that the target's QEMU asked for. */
+  pagesFaulted: number;
+  /** QEMU finished as pre-copy by itself. */
+  completedAsPrecopy: boolean;
+}
+
+/** One of QEMU's channels: frames leave in order, through one chain of sends. */
+interface Channel {
+  readonly index: 0 | 1;
+  readonly encoder: StreamEncoder;
+  readonly outbox: { frame: EncodedFrame; takeover: boolean }[];
+  sending: Promise<void>;
+  sequence: number;
+  socket: Socket | undefined;
+}
+
+/**
+ * The source end of memory migration: stands where QEMU believes the target to be, encodes its stream and sends it.
+ * Round one goes on the bulk lane. From `beginSwitch()` until the takeover everything is urgent, so that nothing
+ * stands in front of the device state; afterwards background pages are bulk again, and the pages that the target
+ * waits for (QEMU's preempt channel) are urgent.
+ */
+export class MemorySource implements AsyncDisposable {
+  readonly #options: MemorySourceOptions;
+  readonly #server: Server;
+  readonly #channels: [Channel, Channel];
+  readonly #returnPath = new ReturnPathParser();
+  readonly #held: EncodedFrame[] = [];
+  readonly #bytes = { memory: 0, device: 0 };
+  readonly #pumps: Promise<void>[] = [];
+  readonly #finished = Promise.withResolvers<void>();
+  #phase: 'precopy' | 'switching' | 'postcopy' = 'precopy';
+  #takeover: Promise<void> | undefined;
+  /** The next device frame is the package that ends in RUN. */
+  #packageNext = false;
+  /** Set when QEMU completes as pre-copy, by itself. */
+  #tail: StreamTail | undefined;
+  #pagesAtTakeover = 0;
+  #lastChunkAtMs = 0;
+  #flushTimer: NodeJS.Timeout | undefined;
+
+  constructor(options: MemorySourceOptions) {
+    this.#options = options;
+    this.#finished.promise.catch(() => {});
+    this.#channels = [this.#makeChannel(0), this.#makeChannel(1)];
+    this.#server = createServer({ highWaterMark: 256 * 1024 }, (socket) => this.#accept(socket));
+  }
+
+  /** Resolves when QEMU has closed its main channel and all of it was handed to the link. */
+  get finished(): Promise<void> {
+    return this.#finished.promise;
+  }
+
+  async listen(): Promise<void> {
+    await rm(this.#options.socketPath, { force: true });
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(this.#options.socketPath, resolve);
+    });
+    await chmod(this.#options.socketPath, 0o600);
+  }
+
+  /** From here on frames are urgent; call it when the pipe is empty. */
+  beginSwitch(): void {
+    if (this.#phase === 'precopy') this.#phase = 'switching';
+  }
+
+  /** Resolves when QEMU has gone quiet and all it wrote has been handled at the target. */
+  async drained(signal?: AbortSignal): Promise<void> {
+    for (;;) {
+      signal?.throwIfAborted();
+      const quietForMs = performance.now() - this.#lastChunkAtMs;
+      if (quietForMs >= QUIET_MS) break;
+      await sleep(QUIET_MS - quietForMs + 1, signal);
+    }
+    this.#channels[0].encoder.flush();
+    await abortable(this.#channels[0].sending, signal);
+    await this.#options.session.drained('bulk', signal);
+    await this.#options.session.drained('urgent', signal);
+  }
+
+  /** Bytes of the target's return path, for the source's QEMU. */
+  handleReturn(payload: Buffer): void {
+    this.#returnPath.push(payload);
+    const { socket } = this.#channels[0];
+    if (socket && !socket.destroyed) socket.write(payload);
+  }
+
+  stats(): MemorySourceStats {
+    return {
+      encoder: this.#channels[0].encoder.stats(),
+      bytes: { ...this.#bytes },
+      pagesPostCopied: this.#takeover ? this.#pagesSoFar() - this.#pagesAtTakeover : 0,
+      pagesFaulted: this.#returnPath.stats().pagesRequested,
+      completedAsPrecopy: this.#tail !== undefined,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#flushTimer);
+    for (const { socket } of this.#channels) socket?.destroy();
+    await new Promise<void>((resolve) => {
+      this.#server.close(() => resolve());
+    });
+    await Promise.allSettled(this.#pumps);
+    await rm(this.#options.socketPath, { force: true });
+  }
+
+  #makeChannel(index: 0 | 1): Channel {
+    const channel: Channel = {
+      index,
+      encoder: new StreamEncoder(
+        {
+          mode: index === 0 ? 'main' : 'ram',
+          codec: this.#options.codec,
+          onPackagedStart: () => {
+            this.#packageNext = true;
+            this.#startTakeover();
+          },
+          onRest: (reason, detail) => {
+            if (reason === 'unknown') throw migrationFail('MOVER_QEMU_SOURCE', `unknown stream: ${detail}`);
+            if (reason === 'devices') this.#tail = new StreamTail();
+          },
+        },
+        (frame) => this.#enqueue(channel, frame),
+      ),
+      outbox: [],
+      sending: Promise.resolve(),
+      sequence: 0,
+      socket: undefined,
+    };
+    return channel;
+  }
+
+  #accept(socket: Socket): void {
+    // QEMU opens its main channel first, then the one for preemption.
+    const channel = this.#channels.find((candidate) => !candidate.socket);
+    if (!channel) {
+      socket.destroy();
+      return;
+    }
+    channel.socket = socket;
+    socket.on('error', () => {});
+    const pump = this.#pump(channel, socket);
+    this.#pumps.push(pump);
+    pump.then(
+      () => channel.index === 0 && this.#finished.resolve(),
+      (error: unknown) => this.#finished.reject(error),
+    );
+  }
+
+  async #pump(channel: Channel, socket: Socket): Promise<void> {
+    const { encoder, index } = channel;
+    for await (const chunk of socket as AsyncIterable<Buffer>) {
+      if (index === 0) {
+        this.#lastChunkAtMs = performance.now();
+        clearTimeout(this.#flushTimer);
+      }
+      encoder.push(chunk);
+      if (index === 0 && this.#tail) {
+        encoder.flush();
+        if (this.#tail.push(chunk)) this.#releaseTail(channel);
+      } else if (index === 1 || this.#phase !== 'precopy') encoder.flush();
+      else this.#flushTimer = setTimeout(() => encoder.flush(), FLUSH_DELAY_MS);
+      await channel.sending;
+    }
+    clearTimeout(this.#flushTimer);
+    encoder.end();
+    await channel.sending;
+    const end = Buffer.alloc(8);
+    end.writeUInt8(index, 0);
+    end.writeUInt32BE(channel.sequence, 4);
+    await this.#options.session.send('urgent', MESSAGE_STREAM_END, end);
+  }
+
+  /** Called inside `push`, before the frame with the package: the images are inactive from now on. */
+  #startTakeover(): void {
+    this.#pagesAtTakeover = this.#pagesSoFar();
+    this.#takeover = this.#options.onTakeover();
+    this.#takeover.catch((error: unknown) => this.#finished.reject(error));
+  }
+
+  /**
+   * QEMU completed as pre-copy, by itself: its device state stands in no frame of known length, and the images become
+   * inactive only just before its last bytes. So it was held back, and goes now that its end has been seen.
+   */
+  #releaseTail(channel: Channel): void {
+    this.beginSwitch();
+    this.#startTakeover();
+    for (const frame of this.#held.splice(0)) this.#push(channel, frame, true);
+  }
+
+  #enqueue(channel: Channel, frame: EncodedFrame): void {
+    const packaged = this.#packageNext && channel.index === 0 && frame.kind === 'device';
+    if (packaged) this.#packageNext = false;
+    if (channel.index === 0 && this.#tail && !this.#takeover) this.#held.push(frame);
+    else this.#push(channel, frame, packaged);
+  }
+
+  #push(channel: Channel, frame: EncodedFrame, takeover: boolean): void {
+    channel.sending = channel.sending.then(() => this.#send(channel, frame, takeover));
+    channel.sending.catch((error: unknown) => this.#finished.reject(error));
+  }
+
+  async #send(channel: Channel, frame: EncodedFrame, takeover: boolean): Promise<void> {
+    if (takeover) await this.#takeover;
+    if (channel.sequence > 0xffff_fff0) throw migrationFail('MOVER_PROTOCOL', 'too many stream messages');
+    const { index, sequence } = channel;
+    channel.sequence += 1;
+    const payload = encodeStreamMessage({ channel: index, takeover, sequence, frame: frame.payload });
+    this.#bytes[frame.kind] += payload.length;
+    const urgent = index === 1 || this.#phase === 'switching';
+    if (takeover && !this.#tail) this.#phase = 'postcopy';
+    await this.#options.session.send(urgent ? 'urgent' : 'bulk', MESSAGE_STREAM, payload);
+  }
+
+  #pagesSoFar(): number {
+    let pages = 0;
+    for (const { encoder } of this.#channels) {
+      const { pagesData, pagesZero } = encoder.stats();
+      pages += pagesData + pagesZero;
+    }
+    return pages;
+  }
+}

@@ -1,0 +1,157 @@
+import * as z from 'zod';
+import { errorCatalogue } from '../base/errors.ts';
+
+/**
+ * What two movers say to each other over their link session. Types 64..95 belong to the disk (wire/disk).
+ *
+ *   source                                   target
+ *     | HELLO --------------------------------> |  (urgent)  same migration, VM, generation?
+ *     | <-------------------------------- READY |            QEMU listens, NBD is served
+ *     | STREAM (memory, round one) ===========> |  (bulk)
+ *     | <------------------------------- RETURN |            QEMU's return path
+ *     |   pipe drained, ownership offered       |
+ *     | disk freeze: size and metadata -------> |  (urgent)
+ *     | STREAM (device, TAKEOVER) ------------> |  (urgent)  ownership taken, QEMU resumes the VM
+ *     | <------------------------------ RESUMED |
+ *     | STREAM (post-copy), disk push ========> |  (bulk)    pulls and page requests <-> on urgent
+ *     | STREAM_END ---------------------------> |
+ *     | <-------------------------- INDEPENDENT |            overlay pivoted and committed
+ *     | RELEASED -----------------------------> |
+ * Either side may send FAILED instead of its next message.
+ */
+export const MESSAGE_CONTROL = 1;
+export const MESSAGE_STREAM = 32;
+export const MESSAGE_STREAM_END = 33;
+export const MESSAGE_RETURN = 34;
+
+/** Version of everything movers exchange, disk and stream frames included. */
+export const MOVER_PROTOCOL_VERSION = 1;
+
+export const migrationFail = errorCatalogue({
+  MOVER_PROTOCOL: {
+    summary: 'the other mover sent something that does not belong here',
+    remedy: 'Run the same version of CloudAP at both sites; if both are the same, report this with the log.',
+  },
+  MOVER_TOO_LATE: {
+    summary: 'the VM has already been handed over',
+    remedy: 'Let the migration finish; then migrate the VM back.',
+  },
+  MOVER_CANCELLED: {
+    summary: 'the migration was cancelled before the switch',
+    remedy: 'The VM runs on at the source; start the migration again when you like.',
+  },
+  MOVER_PEER_FAILED: {
+    summary: 'the other site could not go on with the migration',
+    remedy: 'The message holds the other site’s reason. Before the switch the VM runs on at the source.',
+  },
+  MOVER_QEMU_SOURCE: {
+    summary: 'QEMU at the source ended or refused to go on with the migration',
+    remedy: 'Look at the VM’s qemu.log at the source.',
+  },
+  MOVER_QEMU_TARGET: {
+    summary: 'QEMU at the target ended or refused the incoming VM',
+    remedy: 'Look at the VM’s qemu.log at the target. Before the switch the VM runs on at the source.',
+  },
+  MOVER_TIMEOUT: {
+    summary: 'a step of the migration took too long',
+    remedy: 'Look at the mover’s log at both sites for the step that hangs.',
+  },
+  MOVER_START: {
+    summary: 'the mover process did not start',
+    remedy: 'Look at the mover’s log, named in the message.',
+  },
+});
+
+const errorShape = z.object({ code: z.string(), message: z.string(), remedy: z.string() });
+const count = z.number().int().nonnegative();
+
+/** What only the target can measure; it goes into the record. */
+export const targetFiguresSchema = z.object({
+  overlayBytes: count,
+  diskBytes: count,
+  diskRawBytes: count,
+  blocks: z.object({ sizeBytes: count, total: count, pushed: count, pulled: count, skipped: count }),
+  pullLatencyMs: z.object({
+    count,
+    p50: z.number().nullable(),
+    p99: z.number().nullable(),
+    max: z.number().nullable(),
+  }),
+  integrity: z.object({ checked: count, bad: count }),
+  peakRssMiB: z.number(),
+  /** Unix times by the target's clock. */
+  diskCompleteAtMs: z.number(),
+  independentAtMs: z.number(),
+});
+export type TargetFigures = z.infer<typeof targetFiguresSchema>;
+
+export const controlSchema = z.discriminatedUnion('kind', [
+  z.object({
+    kind: z.literal('hello'),
+    version: z.literal(MOVER_PROTOCOL_VERSION),
+    migrationId: z.string(),
+    vmId: z.string(),
+    generation: z.number().int(),
+    /** The postcopy-preempt channel is in use: the stream has two channels. */
+    preempt: z.boolean(),
+  }),
+  z.object({ kind: z.literal('ready') }),
+  z.object({ kind: z.literal('resumed'), atMs: z.number() }),
+  z.object({ kind: z.literal('independent'), figures: targetFiguresSchema }),
+  z.object({ kind: z.literal('released') }),
+  /** `tookOver`: the sender is the target and its QEMU may run the VM. */
+  z.object({ kind: z.literal('failed'), error: errorShape, tookOver: z.boolean() }),
+]);
+export type Control = z.infer<typeof controlSchema>;
+
+export function encodeControl(message: Control): Buffer {
+  return Buffer.from(JSON.stringify(message));
+}
+
+/** @throws MOVER_PROTOCOL */
+export function decodeControl(payload: Buffer): Control {
+  try {
+    return controlSchema.parse(JSON.parse(payload.toString('utf8')));
+  } catch (error) {
+    throw migrationFail('MOVER_PROTOCOL', 'control message', { cause: error });
+  }
+}
+
+/** A piece of one of QEMU's two channels: 0 = main, 1 = postcopy-preempt. */
+export interface StreamMessage {
+  channel: 0 | 1;
+  /** Feeding this one lets the target's QEMU run the VM: ownership is taken first. */
+  takeover: boolean;
+  /** Position in its channel; a channel's messages may come on either lane. */
+  sequence: number;
+  frame: Buffer;
+}
+
+/** Layout: u8 channel, u8 flags (1 = takeover), u16 0, u32 sequence (big endian), then the encoded stream frame. */
+const STREAM_HEADER_BYTES = 8;
+
+export function encodeStreamMessage(message: StreamMessage): Buffer {
+  const out = Buffer.allocUnsafe(STREAM_HEADER_BYTES + message.frame.length);
+  out.writeUInt8(message.channel, 0);
+  out.writeUInt8(message.takeover ? 1 : 0, 1);
+  out.writeUInt16BE(0, 2);
+  out.writeUInt32BE(message.sequence, 4);
+  message.frame.copy(out, STREAM_HEADER_BYTES);
+  return out;
+}
+
+/** @throws MOVER_PROTOCOL */
+export function decodeStreamMessage(payload: Buffer): StreamMessage {
+  if (payload.length < STREAM_HEADER_BYTES) throw migrationFail('MOVER_PROTOCOL', 'short stream message');
+  const channel = payload.readUInt8(0);
+  const flags = payload.readUInt8(1);
+  if ((channel !== 0 && channel !== 1) || flags > 1 || payload.readUInt16BE(2) !== 0) {
+    throw migrationFail('MOVER_PROTOCOL', 'stream message header');
+  }
+  return {
+    channel,
+    takeover: flags === 1,
+    sequence: payload.readUInt32BE(4),
+    frame: payload.subarray(STREAM_HEADER_BYTES),
+  };
+}

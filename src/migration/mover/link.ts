@@ -1,0 +1,26 @@
+import { readFile } from 'node:fs/promises';
+import { dialLink } from '../../link/dial.ts';
+import { acceptLink } from '../../link/listener.ts';
+import type { LinkSession, MessageHandler } from '../../link/types.ts';
+import type { MoverConfig } from './config.ts';
+
+/** How long the movers may take to find each other. */
+const CONNECT_TIMEOUT_MS = 30_000;
+
+/** Opens this side's end of the link session; it connects by itself, see LinkSession.opened. */
+export async function openLink(config: MoverConfig, onMessage: MessageHandler): Promise<LinkSession> {
+  const { link, tls } = config;
+  const [ca, cert, key] = await Promise.all(
+    [tls.caPath, tls.certPath, tls.keyPath].map((path) => readFile(path, 'utf8')),
+  );
+  const options = {
+    sessionId: config.migrationId,
+    expectedPeer: config.peerSiteId,
+    tls: { ca: ca ?? '', cert: cert ?? '', key: key ?? '' },
+    onMessage,
+    lossTimeoutMs: config.linkLossTimeoutMs,
+    connectTimeoutMs: CONNECT_TIMEOUT_MS,
+  };
+  if (link.mode === 'listen') return acceptLink({ ...options, socketPath: link.socketPath });
+  return dialLink({ ...options, address: link.address, route: link.route });
+}

@@ -1,0 +1,82 @@
+/** The mover process: `node main.ts CONFIG.json`. Its agent talks to it over `rpcSocket`; it outlives its agent. */
+import { readFileSync } from 'node:fs';
+import { chmod, rm } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import { pino } from 'pino';
+import { asCloudapError } from '../../base/errors.ts';
+import { RpcPeer } from '../../link/rpc.ts';
+import { migrationFail } from '../messages.ts';
+import { isBeforeSwitch, isTerminal } from '../state.ts';
+import { type MoverConfig, moverConfigSchema } from './config.ts';
+import { MoverContext } from './context.ts';
+import { SourceMover } from './source.ts';
+import { TargetMover } from './target.ts';
+
+/** A finished mover stays this long for an agent that wants to hear how it ended. */
+const LINGER_MS = 1_000;
+
+/** Exit codes: 0 completed, 1 failed or cancelled, 2 bad configuration. */
+async function main(configPath: string): Promise<number> {
+  let config: MoverConfig;
+  try {
+    config = moverConfigSchema.parse(JSON.parse(readFileSync(configPath, 'utf8')));
+  } catch (error) {
+    process.stderr.write(`mover: ${configPath}: ${(error as Error).message}\n`);
+    return 2;
+  }
+  const log = pino({ base: { migrationId: config.migrationId, role: config.role } });
+  const context = new MoverContext(config, log);
+  process.on('SIGTERM', () => cancel(context, 'SIGTERM'));
+  process.on('SIGINT', () => cancel(context, 'SIGINT'));
+  await using mover =
+    config.role === 'source' ? new SourceMover(config, context) : new TargetMover(config, context);
+  let code = 0;
+  let server: Server | undefined;
+  try {
+    await mover.listen();
+    server = await serveAgent(config.rpcSocket, context);
+    await mover.run();
+  } catch (error) {
+    log.error({ err: asCloudapError(error) }, 'ended');
+    code = 1;
+  }
+  // the agent may be reading the last status
+  await new Promise((resolve) => setTimeout(resolve, LINGER_MS));
+  server?.close();
+  await rm(config.rpcSocket, { force: true });
+  return code;
+}
+
+/** @throws MOVER_TOO_LATE */
+function cancel(context: MoverContext, reason: string): void {
+  if (!isBeforeSwitch(context.states.state) && !isTerminal(context.states.state))
+    throw migrationFail('MOVER_TOO_LATE');
+  context.cancelled.abort(migrationFail('MOVER_CANCELLED', reason));
+}
+
+async function serveAgent(path: string, context: MoverContext): Promise<Server> {
+  await rm(path, { force: true });
+  const server = createServer((socket) => {
+    const peer = new RpcPeer(socket, {
+      handlers: {
+        status: () => Promise.resolve(context.status()),
+        cancel: (params) => {
+          const { reason } = params as { reason?: unknown };
+          cancel(context, typeof reason === 'string' ? reason : 'asked by the agent');
+          return Promise.resolve({});
+        },
+      },
+    });
+    const stop = context.onStatus((status) => peer.notify('status', status));
+    void peer.closed.then(stop);
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, resolve);
+  });
+  await chmod(path, 0o600);
+  return server;
+}
+
+process.exitCode = await main(process.argv[2] ?? '');
+process.exit();

@@ -1,0 +1,295 @@
+import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { asCloudapError } from '../../base/errors.ts';
+import type { Lane, LinkSession } from '../../link/types.ts';
+import { QemuMonitor } from '../../qemu/monitor.ts';
+import type { QmpMark } from '../../qemu/qmp-events.ts';
+import { codecIds } from '../../wire/codec.ts';
+import { DiskSource } from '../disk/source.ts';
+import { MemorySource } from '../memory/source.ts';
+import {
+  encodeControl,
+  MESSAGE_CONTROL,
+  MESSAGE_RETURN,
+  migrationFail,
+  MOVER_PROTOCOL_VERSION,
+} from '../messages.ts';
+import { changeOwnership } from '../ownership.ts';
+import type { MigrationRecord } from '../record.ts';
+import { setCapabilities, startRoundOne, switchOver } from '../schemes/hybrid.ts';
+import { isBeforeSwitch } from '../state.ts';
+import { buildRecord, errorShape, Timeline } from './build-record.ts';
+import type { SourceMoverConfig } from './config.ts';
+import type { MoverContext } from './context.ts';
+import { ControlInbox } from './inbox.ts';
+import { openLink } from './link.ts';
+
+const READY_TIMEOUT_MS = 60_000;
+const CANCEL_TIMEOUT_MS = 30_000;
+const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
+
+/** The controller of a migration: drives it from the source, from the first contact to the record. */
+export class SourceMover implements AsyncDisposable {
+  readonly #config: SourceMoverConfig;
+  readonly #context: MoverContext;
+  readonly #inbox = new ControlInbox();
+  readonly #stack = new AsyncDisposableStack();
+  /** Ends every wait before the switch: cancelled, link lost, the other side failed. */
+  readonly #giveUp = new AbortController();
+  readonly #timeline: Timeline;
+  #session: LinkSession | undefined;
+  #qmp: QemuMonitor | undefined;
+  #memory: MemorySource | undefined;
+  #disk: DiskSource | undefined;
+  #since: QmpMark | undefined;
+  #offered: Promise<void> | undefined;
+
+  constructor(config: SourceMoverConfig, context: MoverContext) {
+    this.#config = config;
+    this.#context = context;
+    this.#timeline = new Timeline(config.initiatedAtMs);
+    this.#timeline.add('prepare', config.initiatedAtMs, config.preparedAtMs);
+  }
+
+  async run(): Promise<void> {
+    const { states, cancelled } = this.#context;
+    try {
+      if (cancelled.signal.aborted) this.#giveUp.abort(cancelled.signal.reason);
+      cancelled.signal.addEventListener('abort', () => this.#giveUp.abort(cancelled.signal.reason));
+      this.#inbox.failure.catch((error: unknown) => this.#giveUp.abort(error));
+      await this.#connect(this.#session as LinkSession);
+      states.transition('precopy');
+      const { stoppedAtMs, resumedAtMs } = await this.#freezeAndCopy();
+      states.transition('postcopy');
+      await this.#postCopy(stoppedAtMs, resumedAtMs);
+      states.transition('completed');
+    } catch (error) {
+      await this.#fail(error);
+      throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stack.disposeAsync();
+  }
+
+  /** Looks for the other mover. */
+  async listen(): Promise<void> {
+    const session = this.#stack.use(
+      await openLink(this.#config, (type, payload, lane) => this.#receive(type, payload, lane)),
+    );
+    this.#session = session;
+    session.closed.then(
+      () => this.#giveUp.abort(migrationFail('MOVER_PEER_FAILED', 'the other mover closed the link')),
+      (error: unknown) => this.#giveUp.abort(error),
+    );
+  }
+
+  /** Meets the other mover, and both make their QEMU ready. */
+  async #connect(session: LinkSession): Promise<void> {
+    const config = this.#config;
+    const { signal } = this.#giveUp;
+    const qmp = this.#stack.use(await QemuMonitor.connect(config.qmpSocket, { signal }));
+    this.#qmp = qmp;
+    qmp.closed
+      .then((cause) => this.#giveUp.abort(migrationFail('MOVER_QEMU_SOURCE', cause.message, { cause })))
+      .catch(() => {});
+    const disk = this.#stack.use(
+      await DiskSource.open({ path: config.overlayPath, link: session, codec: codecIds[config.diskCodec] }),
+    );
+    this.#disk = disk;
+    const memory = this.#stack.use(
+      new MemorySource({
+        socketPath: config.streamSocket,
+        session,
+        codec: config.memoryCodec,
+        onTakeover: async () => {
+          await this.#offer();
+          await disk.freeze();
+        },
+      }),
+    );
+    this.#memory = memory;
+    await memory.listen();
+    this.#context.setProgress(() => this.#progress());
+    await setCapabilities(qmp, config.preempt);
+    await session.opened(signal);
+    await this.#tell({
+      kind: 'hello',
+      version: MOVER_PROTOCOL_VERSION,
+      migrationId: config.migrationId,
+      vmId: config.vmId,
+      generation: config.vm.generation,
+      preempt: config.preempt,
+    });
+    await this.#inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal });
+    this.#timeline.add('connect', config.preparedAtMs, Date.now());
+  }
+
+  /** Round one and the switch; returns when the VM runs at the target. */
+  async #freezeAndCopy(): Promise<{ stoppedAtMs: number; resumedAtMs: number }> {
+    const { qmp, memory, session } = this.#parts();
+    const since = qmp.mark();
+    this.#since = since;
+    const precopyAtMs = Date.now();
+    await startRoundOne(qmp, this.#config.streamSocket);
+    const { roundOneEndMs, drainedMs } = await switchOver(qmp, memory, {
+      signal: this.#giveUp.signal,
+      since,
+      commit: () => this.#offer(),
+    });
+    this.#timeline.add('memory pre-copy', precopyAtMs, roundOneEndMs);
+    this.#timeline.add('drain', roundOneEndMs, drainedMs);
+    const stop = await qmp.waitEvent('STOP', undefined, { since, ...FOREVER });
+    const stoppedAtMs = stop.timestampMs ?? Date.now();
+    const resumed = await this.#inbox.take('resumed');
+    const resumedAtMs = Math.max(stoppedAtMs, resumed.atMs - (session.stats().clockOffsetMs ?? 0));
+    this.#timeline.add('freeze-and-copy', stoppedAtMs, resumedAtMs);
+    return { stoppedAtMs, resumedAtMs };
+  }
+
+  /** Everything that the target still needs, until it is independent; then the record. */
+  async #postCopy(stoppedAtMs: number, resumedAtMs: number): Promise<void> {
+    const { qmp, memory, disk, session } = this.#parts();
+    const { siteId, peerSiteId, vm, ownershipPath } = this.#config;
+    await changeOwnership(
+      ownershipPath,
+      { owner: siteId, generation: vm.generation, state: 'offered' },
+      { owner: peerSiteId, generation: vm.generation + 1, state: 'owned', peer: null },
+    );
+    disk.startPush();
+    await memory.finished;
+    await qmp.waitEvent('MIGRATION', (event) => event.data['status'] === 'completed', {
+      ...(this.#since === undefined ? {} : { since: this.#since }),
+      ...FOREVER,
+    });
+    this.#timeline.add('memory post-copy', resumedAtMs, Date.now());
+    await disk.complete;
+    this.#context.states.transition('finalizing');
+    const { figures } = await this.#inbox.take('independent');
+    const offsetMs = session.stats().clockOffsetMs ?? 0;
+    const diskCompleteAtMs = figures.diskCompleteAtMs - offsetMs;
+    const independentAtMs = figures.independentAtMs - offsetMs;
+    this.#timeline.add('disk post-copy', resumedAtMs, diskCompleteAtMs);
+    this.#timeline.add('commit', diskCompleteAtMs, independentAtMs);
+    await this.#tell({ kind: 'released' });
+    await this.#keep(
+      buildRecord({
+        config: this.#config,
+        timeline: this.#timeline,
+        link: session.stats(),
+        memory: memory.stats(),
+        figures,
+        times: { stoppedAtMs, resumedAtMs, independentAtMs },
+      }),
+    );
+    await session.close();
+  }
+
+  /** Called at the last moment before the VM may run elsewhere: from here on the source waits for the target. */
+  #offer(): Promise<void> {
+    this.#offered ??= (async () => {
+      const { siteId, peerSiteId, vm, ownershipPath } = this.#config;
+      const { session } = this.#parts();
+      if (session.state !== 'open') throw migrationFail('MOVER_PEER_FAILED', 'the link is cut');
+      this.#giveUp.signal.throwIfAborted();
+      await changeOwnership(
+        ownershipPath,
+        { owner: siteId, generation: vm.generation, state: 'owned' },
+        { owner: siteId, generation: vm.generation, state: 'offered', peer: peerSiteId },
+        false,
+      );
+      this.#context.states.transition('switching');
+      session.setLossTimeout(Number.POSITIVE_INFINITY);
+    })();
+    return this.#offered;
+  }
+
+  #receive(type: number, payload: Buffer, lane: Lane): void {
+    if (type === MESSAGE_CONTROL) this.#inbox.push(payload);
+    else if (type === MESSAGE_RETURN) this.#memory?.handleReturn(payload);
+    else if (this.#disk) this.#disk.handle(type, payload, lane);
+    else throw migrationFail('MOVER_PROTOCOL', `message type ${type}`);
+  }
+
+  async #fail(cause: unknown): Promise<void> {
+    const { states, log } = this.#context;
+    const error = asCloudapError(cause);
+    log.error({ err: error, state: states.state }, 'migration failed');
+    this.#context.setError(error);
+    // Once ownership has been offered only the target's own word that it has not taken over gives the VM back.
+    if (
+      isBeforeSwitch(states.state) ||
+      (states.state === 'switching' && error.fields['tookOver'] === false)
+    ) {
+      await this.#tell({ kind: 'failed', error: errorShape(error), tookOver: false }).catch(() => {});
+      await this.#resumeHere().catch((err: unknown) => log.error({ err }, 'QEMU did not take the cancel'));
+    }
+    const record = buildRecord({
+      config: this.#config,
+      timeline: this.#timeline,
+      link: this.#session?.stats(),
+      memory: this.#memory?.stats(),
+      error,
+    });
+    await this.#keep(record).catch((err: unknown) => log.error({ err }, 'the record could not be kept'));
+    await this.#session?.close(1000).catch(() => {});
+    states.transition(error.code === 'MOVER_CANCELLED' ? 'cancelled' : 'failed');
+  }
+
+  /** QEMU goes on as if nothing had been; a VM that was stopped already is continued with its memory and disk intact. */
+  async #resumeHere(): Promise<void> {
+    const qmp = this.#qmp;
+    if (qmp?.state !== 'running' || this.#since === undefined) return;
+    await qmp.migrateCancel();
+    const ended = (event: { data: Readonly<Record<string, unknown>> }): boolean =>
+      ['cancelled', 'failed', 'completed'].includes(String(event.data['status']));
+    await qmp.waitEvent('MIGRATION', ended, { since: this.#since, timeoutMs: CANCEL_TIMEOUT_MS });
+    const { siteId, peerSiteId, vm, ownershipPath } = this.#config;
+    if (this.#context.states.state === 'switching') {
+      await changeOwnership(
+        ownershipPath,
+        { owner: siteId, generation: vm.generation, state: 'offered' },
+        { owner: siteId, generation: vm.generation, state: 'owned', peer: null },
+      );
+    }
+    this.#context.log.info({ target: peerSiteId }, 'the VM stays here');
+    if (!(await qmp.queryStatus()).running) await qmp.cont();
+  }
+
+  #tell(message: Parameters<typeof encodeControl>[0]): Promise<void> {
+    const session = this.#session;
+    return session ? session.send('urgent', MESSAGE_CONTROL, encodeControl(message)) : Promise.resolve();
+  }
+
+  async #keep(record: Readonly<MigrationRecord>): Promise<void> {
+    const { recordPath } = this.#config;
+    await mkdir(dirname(recordPath), { recursive: true });
+    await writeFile(`${recordPath}.next`, `${JSON.stringify(record, null, 2)}\n`, { flush: true });
+    await rename(`${recordPath}.next`, recordPath);
+    this.#context.setRecord(record);
+  }
+
+  #parts(): { qmp: QemuMonitor; memory: MemorySource; disk: DiskSource; session: LinkSession } {
+    const [qmp, memory, disk, session] = [this.#qmp, this.#memory, this.#disk, this.#session];
+    if (!qmp || !memory || !disk || !session) throw migrationFail('MOVER_PROTOCOL', 'not connected');
+    return { qmp, memory, disk, session };
+  }
+
+  #progress(): Parameters<MoverContext['setProgress']>[0] extends () => infer T ? T : never {
+    const link = this.#session?.stats();
+    const stream = this.#memory?.stats().encoder;
+    const disk = this.#disk?.stats();
+    return {
+      link: this.#session?.state ?? 'connecting',
+      progress: {
+        pagesDone: stream?.pagesSeen ?? 0,
+        pagesTotal: stream?.pagesTotal ?? 0,
+        blocksDone: disk ? disk.blocks.total - disk.blocks.dirty : 0,
+        blocksTotal: disk?.blocks.total ?? 0,
+        bytesSent: link ? link.urgent.bytesSent + link.bulk.bytesSent : 0,
+        rateMbit: link?.rateMbit ?? null,
+      },
+    };
+  }
+}

@@ -1,0 +1,91 @@
+import { sleep } from '../../base/async.ts';
+import type { QemuMonitor } from '../../qemu/monitor.ts';
+import type { QmpMark } from '../../qemu/qmp-events.ts';
+import { migrationFail } from '../messages.ts';
+import type { MemorySource } from '../memory/source.ts';
+
+/**
+ * The paper's memory scheme (section IV.A, Figure 3) on stock QEMU: one round of pre-copy while the VM runs, then
+ * the freeze, then post-copy of what became dirty meanwhile.
+ */
+export interface SwitchTimes {
+  /** Round one had gone through; the pipe was emptied from here on. */
+  roundOneEndMs: number;
+  drainedMs: number;
+}
+
+/** As fast as the agents take it: the link's credits are the limit, not QEMU. */
+const UNLIMITED_BYTES_PER_SECOND = 4 * 1024 ** 3;
+/**
+ * Keeps QEMU from writing while the pipe is emptied. QEMU counts in tenths of a second and takes a limit that rounds
+ * to 0 as none, hence not 1.
+ */
+const THROTTLED_BYTES_PER_SECOND = 4096;
+/**
+ * QEMU completes as pre-copy when what is left takes less than this by its own measure, i.e. a few pages. 0 would
+ * make it end round one with a stop and a copy of everything that is dirty (migration_iteration_run).
+ */
+const DOWNTIME_LIMIT_MS = 1;
+/** Sets the capabilities that both ends must agree on. */
+export async function setCapabilities(qmp: QemuMonitor, preempt: boolean): Promise<void> {
+  await qmp.migrateSetCapabilities({
+    events: true,
+    'return-path': true,
+    'postcopy-ram': true,
+    'postcopy-preempt': preempt,
+  });
+}
+
+export async function startRoundOne(qmp: QemuMonitor, streamSocket: string): Promise<void> {
+  await qmp.migrateSetParameters({
+    'max-bandwidth': UNLIMITED_BYTES_PER_SECOND,
+    'max-postcopy-bandwidth': 0,
+    'downtime-limit': DOWNTIME_LIMIT_MS,
+  });
+  await qmp.migrate(`unix:${streamSocket}`);
+}
+
+/**
+ * Waits for the end of round one, empties the pipe and starts post-copy; returns when the VM has been stopped.
+ * `commit` runs at the last moment at which the source can still go on by itself.
+ */
+export async function switchOver(
+  qmp: QemuMonitor,
+  memory: MemorySource,
+  options: { signal: AbortSignal; since: QmpMark; commit: () => Promise<void> },
+): Promise<SwitchTimes> {
+  const { signal, since } = options;
+  const wait = { since, signal, timeoutMs: Number.POSITIVE_INFINITY };
+  let stopped = false;
+  const stop = qmp.waitEvent('STOP', undefined, wait).then(() => {
+    stopped = true;
+  });
+  const failed = qmp
+    .waitEvent('MIGRATION', (event) => event.data['status'] === 'failed', wait)
+    .then(() => Promise.reject(migrationFail('MOVER_QEMU_SOURCE', 'QEMU gave the migration up')));
+  const roundOne = qmp.waitEvent('MIGRATION_PASS', (event) => Number(event.data['pass']) >= 2, wait);
+  for (const promise of [stop, failed, roundOne, memory.finished]) promise.catch(() => {});
+  const broken = [failed, memory.finished.then(() => failed)];
+
+  await Promise.race([roundOne, stop, ...broken]);
+  const roundOneEndMs = Date.now();
+  if (!stopped) {
+    await qmp.migrateSetParameters({ 'max-bandwidth': THROTTLED_BYTES_PER_SECOND });
+    await Promise.race([memory.drained(signal), stop, ...broken]);
+  }
+  const drainedMs = Date.now();
+  signal.throwIfAborted();
+  await options.commit();
+  if (!stopped) {
+    memory.beginSwitch();
+    try {
+      await qmp.migrateStartPostcopy();
+    } catch (error) {
+      // it may have completed by itself at this very moment
+      await sleep(50);
+      if (!stopped) throw error;
+    }
+    await Promise.race([stop, ...broken]);
+  }
+  return { roundOneEndMs, drainedMs };
+}
