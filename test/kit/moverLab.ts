@@ -3,6 +3,8 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { buildGuest } from '../../src/content/guests/build.ts';
 import { type Image, ImageStore } from '../../src/content/images/store.ts';
+import { Emulator } from '../../src/link/emulator.ts';
+import type { LinkSpec } from '../../src/link/link-spec.ts';
 import { generateCa, issueSiteCertificate, writeSiteCertificate } from '../../src/link/pki.ts';
 import type { SourceMoverConfig, TargetMoverConfig } from '../../src/migration/mover/config.ts';
 import type { MoverHandle } from '../../src/migration/mover/handle.ts';
@@ -42,6 +44,8 @@ export interface Run {
   readonly targetVm: QemuProcess;
   readonly targetDir: string;
   readonly recordPath: string;
+  /** The WAN between the movers, where one was asked for. */
+  readonly emulator: Emulator | undefined;
   /** Waits for both movers; the VM's new place. Throws when it did not complete. */
   finish(): Promise<{ place: Place; record: MigrationRecord }>;
 }
@@ -91,7 +95,7 @@ export class MoverLab implements AsyncDisposable {
   /** Prepares the target and starts both movers, as two agents would. */
   async migrate(
     from: Place,
-    options: { change?: Partial<SourceMoverConfig>; via?: (socketPath: string) => Promise<number> } = {},
+    options: { change?: Partial<SourceMoverConfig>; link?: Partial<LinkSpec> } = {},
   ): Promise<Run> {
     const site = from.site === 'center' ? 'ap1' : 'center';
     const initiatedAtMs = Date.now();
@@ -131,13 +135,20 @@ export class MoverLab implements AsyncDisposable {
       overlay: { socketPath: target.nbdSocket },
       topPath: target.topPath,
     });
+    const emulator = options.link
+      ? this.#stack.use(
+          await Emulator.listen({
+            ...options.link,
+            listen: { path: `${dir}/wan.sock` },
+            forward: { path: linkSocket },
+          }),
+        )
+      : undefined;
     const source: SourceMoverConfig = {
       ...common,
       ...this.#sideOf(from.site, site, from.dir),
       role: 'source',
-      link: options.via
-        ? { mode: 'dial', address: { host: '127.0.0.1', port: await options.via(linkSocket) } }
-        : { mode: 'dial', address: { path: linkSocket } },
+      link: { mode: 'dial', address: emulator?.address ?? { path: linkSocket } },
       overlayPath: from.overlayPath,
       scheme: 'hybrid',
       memoryCodec: 'rle',
@@ -163,6 +174,7 @@ export class MoverLab implements AsyncDisposable {
       targetVm,
       targetDir: dir,
       recordPath: source.recordPath,
+      emulator,
       finish: async () => {
         const [ended, arrived] = await Promise.all([sourceMover.exited, targetMover.exited]);
         if (ended?.state !== 'completed' || arrived?.state !== 'completed') {

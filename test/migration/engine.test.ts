@@ -1,0 +1,157 @@
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { sleep } from '../../src/base/async.ts';
+import { processAlive, run } from '../../src/base/process.ts';
+import type { MoverHandle } from '../../src/migration/mover/handle.ts';
+import type { MigrationState } from '../../src/migration/state.ts';
+import { readOwnership } from '../../src/migration/ownership.ts';
+import { describeChain } from '../../src/qemu/block-chain.ts';
+import { MoverLab, type Place, type Run } from '../kit/moverLab.ts';
+import { type TempDir, tempDir } from '../kit/tempdir.ts';
+
+/** Resolves when the mover has reached the state, or a later one. */
+async function reached(mover: MoverHandle, state: MigrationState): Promise<void> {
+  while (mover.status?.state !== state) {
+    if (mover.status?.error) throw new Error(JSON.stringify(mover.status.error));
+    await sleep(20);
+  }
+}
+
+async function verified(place: Place): Promise<void> {
+  const answer = await place.workload.command('verify');
+  expect(answer.get('line')).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
+  expect(Number(answer.get('disk_checked'))).toBeGreaterThan(1000);
+}
+
+let dir: TempDir;
+let lab: MoverLab;
+let place: Place;
+
+beforeAll(async () => {
+  dir = await tempDir();
+  lab = await MoverLab.create(dir);
+  place = await lab.boot('center');
+  await place.workload.command('start disk=60 mem=400');
+});
+afterAll(async () => {
+  await lab?.[Symbol.asyncDispose]();
+  await dir?.[Symbol.asyncDispose]();
+});
+
+describe('a VM under a writing, discarding and verifying workload', () => {
+  test.each(['rle', 'zstd', 'raw', 'rle'] as const)('moves there and back twice (%s)', async (codec) => {
+    const boot = (await place.workload.command('stat')).get('boot');
+    const from = place;
+    const migration = await lab.migrate(place, { change: { memoryCodec: codec, diskCodec: codec } });
+    const { place: arrived, record } = await migration.finish();
+    place = arrived;
+    expect((await place.workload.command('stat')).get('boot')).toBe(boot);
+    await verified(place);
+
+    expect(record.ok).toBe(true);
+    expect(record.integrity).toMatchObject({ bad: 0 });
+    expect(record.integrity.checked).toBeGreaterThan(100);
+    expect(record.blocks.pushed + record.blocks.pulled + record.blocks.skipped).toBe(record.blocks.total);
+    expect(record.pages.sent).toBeGreaterThan(0);
+    expect(record.downtimeMs).toBeLessThanOrEqual(record.switchTimeMs ?? 0);
+    expect(record.switchTimeMs).toBeLessThanOrEqual(record.totalTimeMs ?? 0);
+    expect(record.bytes.total).toBeGreaterThan(record.bytes.memory + record.bytes.disk + record.bytes.device);
+
+    // one owner, one generation further; base <- overlay, and nothing of the migration is left at either side
+    expect(await readOwnership(place.ownershipPath)).toMatchObject({
+      owner: place.site,
+      generation: from.generation + 1,
+      state: 'owned',
+      peer: null,
+    });
+    expect(await readOwnership(from.ownershipPath)).toMatchObject({ owner: place.site, state: 'owned' });
+    expect((await describeChain(place.vm.qmp)).stage).toBe('home');
+    for (const name of ['nbd.sock', 'alloc.sock', 'stream.sock', 'rpc.sock', 'link.sock', 'top.qcow2']) {
+      expect(existsSync(`${place.dir}/${name}`), name).toBe(false);
+      expect(existsSync(`${from.dir}/${name}`), name).toBe(false);
+    }
+    expect(processAlive(migration.source.pid)).toBe(false);
+    expect(processAlive(migration.target.pid)).toBe(false);
+    await run('qemu-img', ['check', '-U', '-q', place.overlayPath]);
+  });
+});
+
+describe('before the switch nothing can be lost', () => {
+  const slow = { rateMbit: 40, rttMs: 10 };
+
+  /** The VM runs on at the source as if nothing had been, and the target's QEMU is gone. */
+  async function staysHere(migration: Run, code: string): Promise<void> {
+    const ended = await migration.source.exited;
+    expect(ended?.error?.code).toBe(code);
+    expect(ended?.record?.ok).toBe(false);
+    expect(JSON.parse(await readFile(migration.recordPath, 'utf8'))).toMatchObject({
+      ok: false,
+      error: { code },
+    });
+    expect((await place.vm.qmp.queryStatus()).running).toBe(true);
+    expect(await readOwnership(place.ownershipPath)).toMatchObject({ owner: place.site, state: 'owned' });
+    await verified(place);
+  }
+  async function targetIsClean(migration: Run): Promise<void> {
+    const ended = await migration.target.exited;
+    expect(ended?.state).toMatch(/failed|cancelled/);
+    await migration.targetVm.exited;
+    expect(existsSync(`${migration.targetDir}/nbd.sock`)).toBe(false);
+    expect(await readOwnership(`${migration.targetDir}/ownership.json`)).toMatchObject({ state: 'incoming' });
+  }
+
+  test('cancel', async () => {
+    const migration = await lab.migrate(place, { link: slow });
+    await reached(migration.source, 'precopy');
+    await migration.source.cancel('changed my mind');
+    await staysHere(migration, 'MOVER_CANCELLED');
+    await targetIsClean(migration);
+  });
+
+  test('the link is cut for longer than allowed', async () => {
+    const migration = await lab.migrate(place, { link: slow });
+    await reached(migration.source, 'precopy');
+    migration.emulator?.cut();
+    await staysHere(migration, 'LINK_LOST');
+    await targetIsClean(migration);
+  });
+
+  test('the target’s QEMU is killed', async () => {
+    const migration = await lab.migrate(place, { link: slow });
+    await reached(migration.source, 'precopy');
+    process.kill(migration.targetVm.pid, 'SIGKILL');
+    await staysHere(migration, 'MOVER_PEER_FAILED');
+    await targetIsClean(migration);
+  });
+
+  test('the target’s mover is killed', async () => {
+    const migration = await lab.migrate(place, { link: slow });
+    await reached(migration.source, 'precopy');
+    await migration.target.kill();
+    await staysHere(migration, 'LINK_LOST');
+  });
+
+  test('the source’s mover is killed', async () => {
+    const migration = await lab.migrate(place, { link: slow });
+    await reached(migration.source, 'precopy');
+    await migration.source.kill();
+    await targetIsClean(migration);
+    expect((await place.vm.qmp.queryStatus()).running).toBe(true);
+    await verified(place);
+  });
+});
+
+test('after the switch a cut link pauses what needs the source and resumes with it', async () => {
+  // the disk takes a while on this link, so the cut falls into post-copy
+  const migration = await lab.migrate(place, { link: { rateMbit: 40, rttMs: 10 } });
+  await reached(migration.target, 'postcopy');
+  migration.emulator?.cut();
+  await sleep(migration.source.status?.link === 'open' ? 6000 : 5000);
+  expect(migration.target.status).toMatchObject({ state: 'postcopy', link: 'cut', error: null });
+  migration.emulator?.restore();
+  const { place: arrived, record } = await migration.finish();
+  place = arrived;
+  expect(record.link.cuts).toBeGreaterThan(0);
+  await verified(place);
+});
