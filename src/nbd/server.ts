@@ -1,4 +1,4 @@
-import { chmodSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server } from 'node:net';
 import type { RequestFrame } from '../wire/nbd/frames.ts';
 import { describeAddress, type NbdAddress } from './address.ts';
@@ -141,6 +141,8 @@ function tryListen(server: Server, address: NbdAddress): Promise<void> {
 
 /** True for a socket file that nobody listens on any more. */
 function isStale(path: string): Promise<boolean> {
+  // connecting to an ordinary file is refused just the same
+  if (!lstatSync(path).isSocket()) return Promise.resolve(false);
   return new Promise((resolve) => {
     const probe = connect({ path });
     probe.once('connect', () => {
