@@ -12,8 +12,6 @@ export const MAX_REPLAY_QUEUE_FRAMES = 65_536;
 export const MAX_BAD_IN_A_ROW = 64;
 /** Largest read that the target serves (the NBD server has a limit of its own). */
 export const MAX_READ_BYTES = 64 * 1024 * 1024;
-/** Most disks of one migration. */
-export const MAX_DISKS = 256;
 
 /** The poller's pause while it finds new clusters, and the longest one when it does not. */
 export const POLL_MIN_INTERVAL_MS = 250;

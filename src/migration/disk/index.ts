@@ -1,4 +1,12 @@
-export { type LatencySummary } from './histogram.ts';
+export type { LatencySummary } from './histogram.ts';
 export { pollSkips, type SkipPollerOptions } from './poller.ts';
-export { DiskSource, type DiskSourceOptions, type DiskSourceStats } from './source.ts';
-export { DiskTarget, type DiskTargetOptions, type DiskTargetStats } from './target.ts';
+export { DiskSource } from './source.ts';
+export { DiskTarget } from './target.ts';
+export type {
+  DiskBlocks,
+  DiskSourceOptions,
+  DiskSourceStats,
+  DiskTargetOptions,
+  DiskTargetStats,
+  FreezeReport,
+} from './types.ts';

@@ -1,6 +1,6 @@
 import type { BigIntStats } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import type { Lane, LinkSession } from '../../link/types.ts';
+import type { Lane } from '../../link/types.ts';
 import { Bitmap, type Run } from '../../wire/bitmap.ts';
 import { CODEC_RLE, CODEC_ZSTD, type CodecId } from '../../wire/codec.ts';
 import * as disk from '../../wire/disk/index.ts';
@@ -8,37 +8,10 @@ import { MAX_SOURCE_PULLS, PULL_WORKERS } from './constants.ts';
 import { fail } from './errors.ts';
 import { readMetadataRuns, readRunOf } from './layout.ts';
 import { Phase } from './phase.ts';
+import type { DiskSourceOptions, DiskSourceStats, FreezeReport } from './types.ts';
 
 const EXTENT_SECTORS = disk.MAX_EXTENT_BYTES / disk.SECTOR_BYTES;
 const METADATA_SECTORS = disk.MAX_METADATA_EXTENT_BYTES / disk.SECTOR_BYTES;
-
-export interface DiskSourceOptions {
-  /** The overlay file. Nobody may write it any more: open after the source QEMU has inactivated its images. */
-  path: string;
-  link: LinkSession;
-  /** Number of the disk within the migration, 0 by default. */
-  disk?: number;
-  /** For pushes and answers; `rle` (the paper's) by default. */
-  codec?: CodecId;
-  /** `raw` has no metadata that must go ahead. */
-  format?: 'qcow2' | 'raw';
-  signal?: AbortSignal;
-}
-
-export interface DiskSourceStats {
-  /** Sectors: each counted once when its bit is cleared; `resent` are answers to pulls with `again`. */
-  blocks: {
-    pushed: number;
-    pulled: number;
-    skipped: number;
-    metadata: number;
-    dirty: number;
-    total: number;
-    resent: number;
-  };
-  /** Data before packing, and messages as given to the link. */
-  bytes: { raw: number; encoded: number };
-}
 
 type SourcePhase = 'idle' | 'frozen' | 'ready' | 'complete' | 'failed' | 'closed';
 
@@ -105,11 +78,28 @@ export class DiskSource implements AsyncDisposable {
   }
 
   /**
+   * Goes through the freeze without sending anything, so that caches and compiled code are warm when it counts. The
+   * machine may still run and its file change under our eyes: whatever fails is ignored, nothing is kept.
+   */
+  static async rehearse(path: string): Promise<void> {
+    try {
+      await using file = await open(path, 'r');
+      const { size } = await file.stat();
+      const pieces = (await readMetadataRuns(file, size)).flatMap((run) => split(run, METADATA_SECTORS));
+      for (const run of pieces) {
+        disk.encodeData(0, 0, run, await readRunOf(file, run, size), CODEC_ZSTD);
+      }
+    } catch {
+      // The freeze itself will tell.
+    }
+  }
+
+  /**
    * Marks every sector dirty and sends size and metadata on the urgent lane, so that they stand ahead of whatever is
    * sent there next (the switch-over package). Resolves when they are queued.
    * @throws DISK_READ_FAILED, QCOW2_*, DISK_LIMIT, LINK_*
    */
-  async freeze(): Promise<{ fileSizeBytes: number; metadataBytes: number; encodedBytes: number }> {
+  async freeze(): Promise<FreezeReport> {
     this.#phase.expect('freeze', 'idle');
     const stat = await this.#file.stat({ bigint: true });
     if (stat.size > BigInt(disk.MAX_FILE_BYTES)) throw fail('DISK_LIMIT', `a file of ${stat.size} bytes`);

@@ -1,52 +1,20 @@
-import { errorCode } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
-import { Bitmap, type Run } from '../../wire/bitmap.ts';
+import type { Bitmap } from '../../wire/bitmap.ts';
 import * as disk from '../../wire/disk/index.ts';
 import type { ByteExtent } from '../../wire/qcow2/index.ts';
-import { MAX_BAD_IN_A_ROW, MAX_PULL_SECTORS_IN_FLIGHT, MAX_READ_BYTES } from './constants.ts';
+import { MAX_PULL_SECTORS_IN_FLIGHT, MAX_READ_BYTES } from './constants.ts';
 import { fail } from './errors.ts';
-import { LatencyHistogram, type LatencySummary } from './histogram.ts';
+import { LatencyHistogram } from './histogram.ts';
 import { LocalFile } from './local-file.ts';
 import { Phase } from './phase.ts';
 import { PullTable } from './pull-table.ts';
 import { ReplayQueue } from './replay.ts';
 import { SkipPlanner } from './skip.ts';
-
-export interface DiskTargetOptions {
-  /** An existing file, readable and writable: its bytes are served until the freeze, then it is emptied. */
-  path: string;
-  link: LinkSession;
-  /** What `sizeBytes` says throughout: at least what the overlay can reach until the source stops. */
-  announcedSizeBytes: number;
-  /** Number of the disk within the migration, 0 by default. */
-  disk?: number;
-  signal?: AbortSignal;
-  /** Milliseconds of a monotonic clock; for tests. */
-  now?: () => number;
-}
-
-export interface DiskTargetStats {
-  /** Sectors; pushed + pulled + skipped + metadata + dirty = total. `dropped` arrived although nobody needed them. */
-  blocks: {
-    pushed: number;
-    pulled: number;
-    skipped: number;
-    metadata: number;
-    dirty: number;
-    total: number;
-    dropped: number;
-  };
-  /** Data after unpacking, and data messages as they came from the link. */
-  bytes: { raw: number; encoded: number };
-  /** From read() to the data being there, of reads that had to wait for the source. */
-  pullLatency: LatencySummary;
-  /** Data frames verified, and those whose checksum was wrong (they were asked for again). */
-  checkedFrames: number;
-  badFrames: number;
-}
+import { TargetBlocks } from './target-blocks.ts';
+import type { DiskTargetOptions, DiskTargetStats } from './types.ts';
+import { Verifier } from './verifier.ts';
 
 type TargetPhase = 'serving' | 'freezing' | 'live' | 'complete' | 'failed' | 'closed';
-type Kind = 'pushed' | 'pulled' | 'metadata';
 
 /** The target's half of disk post-copy: pull, receive and replay (Figures 4 and 6). An NBD backend. */
 export class DiskTarget implements AsyncDisposable {
@@ -77,17 +45,9 @@ export class DiskTarget implements AsyncDisposable {
   readonly #pulls: PullTable;
   readonly #replay: ReplayQueue;
   readonly #latency = new LatencyHistogram();
-  readonly #counts = { pushed: 0, pulled: 0, metadata: 0, dropped: 0 };
-  readonly #bytes = { raw: 0, encoded: 0 };
-  #checked = 0;
-  #bad = 0;
-  #badInARow = 0;
+  readonly #verifier = new Verifier();
   #freeze: disk.FreezeFrame = { fileSizeBytes: 0, metadataSectors: 0, qcow2: false };
-  #dirty = new Bitmap(0);
-  /** Cleared by a skip: not in the local file, and a read that hits one all the same is pulled. */
-  #skipped = new Bitmap(0);
-  /** Metadata that has been received, landed or not; only while freezing. */
-  #metadata = new Bitmap(0);
+  #blocks = new TargetBlocks(0);
   #metadataLeft = 0;
   #planner: SkipPlanner | undefined;
   #ends = { urgent: false, bulk: false };
@@ -138,9 +98,9 @@ export class DiskTarget implements AsyncDisposable {
         return this.frozen.then(() => this.read(offsetBytes, lengthBytes));
       case 'live':
       case 'complete': {
-        const first = Math.min(Math.floor(offsetBytes / disk.SECTOR_BYTES), this.#dirty.length);
-        const end = Math.min(Math.ceil((offsetBytes + lengthBytes) / disk.SECTOR_BYTES), this.#dirty.length);
-        if (!this.#missing(first, end)) return this.#file.read(offsetBytes, lengthBytes);
+        const first = Math.min(Math.floor(offsetBytes / disk.SECTOR_BYTES), this.#blocks.total);
+        const end = Math.min(Math.ceil((offsetBytes + lengthBytes) / disk.SECTOR_BYTES), this.#blocks.total);
+        if (!this.#blocks.missing(first, end)) return this.#file.read(offsetBytes, lengthBytes);
         return this.#pull(first, end).then(() => this.#file.read(offsetBytes, lengthBytes));
       }
       case 'failed':
@@ -192,46 +152,30 @@ export class DiskTarget implements AsyncDisposable {
     this.#planner ??= new SkipPlanner({
       fileSizeBytes: this.#freeze.fileSizeBytes,
       read: (offsetBytes, lengthBytes) => this.#file.read(offsetBytes, lengthBytes),
-      landed: (extent) => this.#landed(extent),
+      landed: (extent) => this.#blocks.landed(extent),
     });
-    const planned = new Bitmap(this.#dirty.length);
-    for (const run of this.#planner.plan(written) ?? []) {
-      for (const dirty of this.#dirty.runs(run.first, run.first + run.count)) {
-        for (let sector = dirty.first; sector < dirty.first + dirty.count; sector++) {
-          if (!this.#pulls.has(sector)) planned.set(sector);
-        }
-      }
-    }
-    const runs = [...planned.runs()];
-    for (const { first, count } of runs) {
-      this.#dirty.clearRange(first, first + count);
-      this.#skipped.setRange(first, first + count);
-    }
+    const runs = this.#blocks.skip(this.#planner.plan(written) ?? [], (sector) => this.#pulls.has(sector));
     for (let i = 0; i < runs.length; i += disk.MAX_SYN_RUNS) {
       this.#post(disk.DISK_SYN, disk.encodeSyn(this.#disk, runs.slice(i, i + disk.MAX_SYN_RUNS)));
     }
     if (this.#replay.idle) this.#settle();
-    return planned.count;
+    return runs.reduce((sum, run) => sum + run.count, 0);
   }
 
   stats(): DiskTargetStats {
+    const { bytes, checkedFrames, badFrames } = this.#verifier;
     return {
-      blocks: {
-        ...this.#counts,
-        skipped: this.#skipped.count,
-        dirty: this.#dirty.count,
-        total: this.#dirty.length,
-      },
-      bytes: { ...this.#bytes },
+      blocks: this.#blocks.stats(),
+      bytes: { ...bytes },
       pullLatency: this.#latency.summary(),
-      checkedFrames: this.#checked,
-      badFrames: this.#bad,
+      checkedFrames,
+      badFrames,
     };
   }
 
   /** The sectors that have not arrived, for a record of where the transfer stands. */
   bitmap(): Bitmap {
-    return this.#dirty.clone();
+    return this.#blocks.dirty.clone();
   }
 
   /** Every read that waits fails with `error`, and every later one: nothing is ever served that has not arrived. */
@@ -270,23 +214,10 @@ export class DiskTarget implements AsyncDisposable {
     this.#link.send('urgent', type, message).catch((error: unknown) => this.abort(error));
   }
 
-  #missing(first: number, end: number): boolean {
-    return this.#dirty.anySet(first, end) || (this.#skipped.count > 0 && this.#skipped.anySet(first, end));
-  }
-
-  #landed(extent: ByteExtent): boolean {
-    const end = Math.min(
-      Math.ceil((extent.offsetBytes + extent.lengthBytes) / disk.SECTOR_BYTES),
-      this.#dirty.length,
-    );
-    const first = Math.floor(extent.offsetBytes / disk.SECTOR_BYTES);
-    return first >= end || !this.#missing(first, end);
-  }
-
   async #pull(first: number, end: number): Promise<void> {
     const beganMs = this.#now();
-    const dirty = [...this.#dirty.runs(first, end)];
-    const skipped = [...this.#skipped.runs(first, end)];
+    const dirty = [...this.#blocks.dirty.runs(first, end)];
+    const skipped = [...this.#blocks.skipped.runs(first, end)];
     const landed = this.#pulls.wait([...dirty, ...skipped]);
     for (const run of dirty) this.#pulls.ask(run, false);
     // The source has cleared their bits.
@@ -303,10 +234,7 @@ export class DiskTarget implements AsyncDisposable {
     }
     this.#phase.to('freezing');
     this.#freeze = frame;
-    const sectors = disk.sectorsOf(frame.fileSizeBytes);
-    this.#dirty = new Bitmap(sectors, true);
-    this.#skipped = new Bitmap(sectors);
-    this.#metadata = new Bitmap(sectors);
+    this.#blocks = new TargetBlocks(disk.sectorsOf(frame.fileSizeBytes));
     this.#metadataLeft = frame.metadataSectors;
     return this.#enqueue(true, 0, async () => {
       await this.#file.reset(frame.fileSizeBytes);
@@ -317,22 +245,15 @@ export class DiskTarget implements AsyncDisposable {
   #onMetadata(message: Buffer): Promise<void> {
     this.#phase.expect('METADATA', 'freezing');
     const frame = disk.decodeData(message, this.#freeze.fileSizeBytes, disk.MAX_METADATA_EXTENT_BYTES);
-    const { first, count } = frame.run;
-    if (
-      this.#metadata.count + count > this.#freeze.metadataSectors ||
-      this.#metadata.anySet(first, first + count)
-    ) {
-      throw fail('DISK_OVERLAP', `${count} sectors at ${first}`, { fields: { ...frame.run } });
-    }
-    this.#metadata.setRange(first, first + count);
+    this.#blocks.announce(frame.run, this.#freeze.metadataSectors);
     return this.#enqueue(true, message.length, () => {
-      const data = this.#unpack(frame, message.length);
+      const data = this.#verifier.unpack(frame, message.length, this.#freeze.fileSizeBytes);
       if (data !== 'bad') {
-        if (data) this.#file.writeNow(data, first * disk.SECTOR_BYTES);
-        this.#counts.metadata += this.#dirty.clearRange(first, first + count);
+        if (data) this.#file.writeNow(data, frame.run.first * disk.SECTOR_BYTES);
+        this.#blocks.land(frame.run, 'metadata');
       }
       // What arrived damaged is pulled like data.
-      this.#metadataLeft -= count;
+      this.#metadataLeft -= frame.run.count;
       this.#goLiveIfFrozen();
     });
   }
@@ -341,10 +262,7 @@ export class DiskTarget implements AsyncDisposable {
     if (this.#metadataLeft > 0 || !this.#phase.is('freezing')) return;
     this.#phase.to('live');
     this.#post(disk.DISK_READY, disk.encodeMark(this.#disk));
-    for (const run of this.#metadata.runs()) {
-      for (const lost of this.#dirty.runs(run.first, run.first + run.count)) this.#pulls.ask(lost, true);
-    }
-    this.#metadata = new Bitmap(0);
+    for (const run of this.#blocks.lostMetadata()) this.#pulls.ask(run, true);
     this.#frozen.resolve();
   }
 
@@ -391,27 +309,10 @@ export class DiskTarget implements AsyncDisposable {
     });
   }
 
-  #unpack(frame: disk.DataFrame, messageBytes: number): Buffer | undefined | 'bad' {
-    this.#bytes.encoded += messageBytes;
-    this.#checked++;
-    try {
-      const data = disk.unpackData(frame, this.#freeze.fileSizeBytes);
-      this.#bytes.raw += disk.runBytes(frame.run, this.#freeze.fileSizeBytes);
-      this.#badInARow = 0;
-      return data;
-    } catch (error) {
-      if (errorCode(error) !== 'DISK_FRAME_CORRUPT') throw error;
-      this.#bad++;
-      if (++this.#badInARow > MAX_BAD_IN_A_ROW)
-        throw fail('DISK_CORRUPT', `${this.#bad} frames`, { cause: error });
-      return 'bad';
-    }
-  }
-
   /** Writes what is still missing of a frame's sectors, then clears their bits: each sector lands once. */
-  async #land(frame: disk.DataFrame, kind: Kind, messageBytes: number): Promise<void> {
-    const data = this.#unpack(frame, messageBytes);
-    const wanted = this.#wanted(frame.run);
+  async #land(frame: disk.DataFrame, kind: 'pushed' | 'pulled', messageBytes: number): Promise<void> {
+    const data = this.#verifier.unpack(frame, messageBytes, this.#freeze.fileSizeBytes);
+    const wanted = this.#blocks.wanted(frame.run, (sector) => this.#pulls.has(sector));
     if (data === 'bad') {
       for (const run of wanted) {
         this.#pulls.release(run);
@@ -419,44 +320,27 @@ export class DiskTarget implements AsyncDisposable {
       }
       return;
     }
-    this.#counts.dropped += frame.run.count - wanted.reduce((sum, run) => sum + run.count, 0);
+    this.#blocks.drop(frame.run.count - wanted.reduce((sum, run) => sum + run.count, 0));
     for (const run of wanted) {
-      const end = run.first + run.count;
       if (data) {
         const from = (run.first - frame.run.first) * disk.SECTOR_BYTES;
         const part = data.subarray(from, from + disk.runBytes(run, this.#freeze.fileSizeBytes));
         await this.#file.write(part, run.first * disk.SECTOR_BYTES);
       }
-      // Meanwhile a skip may have taken some of them: they have landed, so that is what they are counted as.
-      this.#skipped.clearRange(run.first, end);
-      this.#dirty.clearRange(run.first, end);
-      this.#counts[kind] += run.count;
+      this.#blocks.land(run, kind);
       this.#pulls.landed(run);
     }
-  }
-
-  /** The parts of a run that are dirty, or were skipped and are being read all the same. */
-  #wanted(run: Run): Run[] {
-    const end = run.first + run.count;
-    const wanted = [...this.#dirty.runs(run.first, end)];
-    if (this.#skipped.count === 0) return wanted;
-    for (const skipped of this.#skipped.runs(run.first, end)) {
-      for (let sector = skipped.first; sector < skipped.first + skipped.count; sector++) {
-        if (this.#pulls.has(sector)) wanted.push({ first: sector, count: 1 });
-      }
-    }
-    return wanted;
   }
 
   /** Nothing waits to be landed. When the source has sent everything, what is still dirty was lost on the way. */
   #settle(): void {
     if (!this.#phase.is('live') || !this.#ends.urgent || !this.#ends.bulk || !this.#replay.idle) return;
-    if (this.#dirty.count === 0) {
+    if (this.#blocks.dirty.count === 0) {
       if (!this.#finishing) void this.#finish();
       return;
     }
     let asked = 0;
-    for (const run of this.#dirty.runs()) {
+    for (const run of this.#blocks.dirty.runs()) {
       const count = Math.min(run.count, MAX_PULL_SECTORS_IN_FLIGHT - asked);
       this.#pulls.ask({ first: run.first, count }, true);
       asked += count;

@@ -30,6 +30,8 @@ import type { Run } from '../bitmap.ts';
 import { CODEC_RAW, type CodecId, decodeBlock, encodeBlock } from '../codec.ts';
 import {
   CODEC_ZERO,
+  DISK_TYPE_MAX,
+  DISK_TYPE_MIN,
   DISK_VERSION,
   MAX_EXTENT_BYTES,
   MAX_FILE_BYTES,
@@ -81,6 +83,11 @@ export function isZero(data: Buffer): boolean {
     if (part.compare(ZEROS, 0, part.length) !== 0) return false;
   }
   return true;
+}
+
+/** Whether a link message is the disk's. */
+export function isDiskMessage(type: number): boolean {
+  return type >= DISK_TYPE_MIN && type <= DISK_TYPE_MAX;
 }
 
 /** The disk that a message is about. @throws DISK_FRAME_INVALID, DISK_VERSION */
