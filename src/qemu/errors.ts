@@ -77,6 +77,10 @@ export const fail = errorCatalogue({
     summary: 'the disk of the VM has another structure than expected',
     remedy: 'The fields hold the chain that was found; end the migration before changing disks by hand.',
   },
+  QEMU_OVERLAY_INVALID: {
+    summary: 'an overlay cannot be used',
+    remedy: 'It is not the image of this VM, or it is damaged; `qemu-img check` says more.',
+  },
   QEMU_BLOCK_JOB_FAILED: {
     summary: 'a block job of QEMU failed',
     remedy: 'The message is QEMU’s own, mostly a full disk; the VM goes on with the longer chain.',

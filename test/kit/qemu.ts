@@ -58,3 +58,30 @@ export async function createQcow2(
   const base = backing ? ['-b', backing.path, '-F', backing.format] : [];
   await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...base, path, String(sizeBytes)]);
 }
+
+/** One pattern of bytes at one place of a disk. */
+export interface Pattern {
+  readonly byte: number;
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+}
+
+const writeCommand = ({ byte, offsetBytes, lengthBytes }: Pattern): string =>
+  `write -P ${byte} ${offsetBytes} ${lengthBytes}`;
+
+/** Writes to an image that no QEMU has open. */
+export async function writeImage(
+  path: string,
+  format: 'raw' | 'qcow2',
+  patterns: readonly Pattern[],
+): Promise<void> {
+  const commands = patterns.flatMap((p) => ['-c', writeCommand(p)]);
+  await run('qemu-io', ['-f', format, ...commands, path]);
+}
+
+/** Writes as the guest of a running QEMU would: through its disk. */
+export async function writeAsGuest(vm: QemuProcess, pattern: Pattern): Promise<void> {
+  const command = `qemu-io -d /machine/peripheral/disk0/virtio-backend "${writeCommand(pattern)}"`;
+  const said = await vm.qmp.execute('human-monitor-command', { 'command-line': command });
+  if (typeof said === 'string' && said.trim() !== '') throw new Error(said);
+}
