@@ -2,8 +2,11 @@ import { randomUUID } from 'node:crypto';
 import { run } from '../../src/base/process.ts';
 import type { QemuPaths } from '../../src/qemu/command-line.ts';
 import { type MachineSpec, type MachineSpecInput, parseMachineSpec } from '../../src/qemu/machine-spec.ts';
-import { QemuProcess, type QemuStartOptions } from '../../src/qemu/process.ts';
+import { QEMU_PROGRAM, QemuProcess, type QemuStartOptions } from '../../src/qemu/process.ts';
 import type { TempDir } from './tempdir.ts';
+
+/** Another QEMU to test with, e.g. a newer one: a program, or a script that ends in `exec`. */
+export const TEST_QEMU = process.env.CLOUDAP_TEST_QEMU ?? QEMU_PROGRAM;
 
 /** A small machine without a disk: SeaBIOS finds nothing to boot and idles. */
 export function testSpec(changes: Partial<MachineSpecInput> = {}): MachineSpec {
@@ -42,6 +45,7 @@ export async function startQemu(
     spec: testSpec(),
     accelerator: 'tcg',
     tbSizeMiB: 16,
+    program: TEST_QEMU,
     logPath,
     ...options,
     name,

@@ -12,13 +12,13 @@ import {
   checkUserfaultfd,
 } from '../../src/qemu/doctor.ts';
 import { checkMachine } from '../../src/qemu/probe.ts';
-import { testSpec } from '../kit/qemu.ts';
+import { TEST_QEMU, testSpec } from '../kit/qemu.ts';
 import { tempDir } from '../kit/tempdir.ts';
 
 const coded = (code: string) => expect.objectContaining({ code });
 
 test('this machine’s QEMU has what is needed', async () => {
-  const checks = await checkQemu();
+  const checks = await checkQemu({ program: TEST_QEMU });
   expect(checks.filter((c) => !c.ok)).toEqual([]);
   expect(checks.map((c) => c.name)).toEqual(
     expect.arrayContaining(['qemu', 'feature postcopy-ram', 'feature blockdev-reopen', 'userfaultfd']),
@@ -53,8 +53,10 @@ test('qemu-img, Node, space and paths', async () => {
 });
 
 test('a site tells before a move which machines it cannot run', async () => {
-  await checkMachine(testSpec(), 'tcg');
-  const unknownType = checkMachine(testSpec({ machineType: 'pc-i440fx-99.0' }), 'tcg');
+  await checkMachine(testSpec(), 'tcg', { program: TEST_QEMU });
+  const unknownType = checkMachine(testSpec({ machineType: 'pc-i440fx-99.0' }), 'tcg', {
+    program: TEST_QEMU,
+  });
   await expect(unknownType).rejects.toEqual(coded('QEMU_MACHINE_UNSUPPORTED'));
   // TCG has no TSC deadline timer; without `enforce` QEMU would only warn.
   const lackingFlag = checkMachine(testSpec({ cpuModel: 'qemu64,+tsc-deadline' }), 'tcg');
