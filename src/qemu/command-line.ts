@@ -115,8 +115,9 @@ function machine({ spec, accelerator, tbSizeMiB = TCG_TB_SIZE_MIB }: QemuOptions
     ['-object', ram],
     ['-machine', optionText(spec.machineType, { 'memory-backend': 'ram' })],
     ['-accel', accel],
-    // The model's commas separate its flags; the schema lets nothing else through.
-    ['-cpu', spec.cpuModel],
+    // The model's commas separate its flags; the schema lets nothing else through. Without `enforce` QEMU would
+    // leave out what this host lacks, and the guest would find another CPU after a migration.
+    ['-cpu', `${spec.cpuModel},enforce`],
     ['-smp', String(spec.cpus)],
     ['-m', `${spec.memoryMiB}M`],
     ['-uuid', spec.uuid],

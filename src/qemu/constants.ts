@@ -61,6 +61,9 @@ export const COMMIT_TIMEOUT_MS = 30 * 60_000;
 /** Oldest QEMU that is supported (DESIGN 7). */
 export const MIN_QEMU_VERSION = { major: 7, minor: 2 } as const;
 
+/** Strips types itself; older ones cannot run the sources (DESIGN 7). */
+export const MIN_NODE_MAJOR = 24;
+
 export const MAX_CPUS = 64;
 export const MAX_MEMORY_MIB = 1024 * 1024;
 export const MIN_MEMORY_MIB = 16;

@@ -73,9 +73,18 @@ export const fail = errorCatalogue({
     summary: 'KVM was asked for but does not work here',
     remedy: 'Load kvm_intel or kvm_amd and give access to /dev/kvm, or use TCG.',
   },
+  QEMU_MACHINE_UNSUPPORTED: {
+    summary: 'this site cannot run a machine of this kind',
+    remedy:
+      'Give the VM a machine type and CPU model that all its sites support; `cloudap doctor` shows QEMU’s version.',
+  },
   QEMU_CHAIN_UNEXPECTED: {
     summary: 'the disk of the VM has another structure than expected',
     remedy: 'The fields hold the chain that was found; end the migration before changing disks by hand.',
+  },
+  QEMU_OVERLAY_INVALID: {
+    summary: 'an overlay cannot be used',
+    remedy: 'It is not the image of this VM, or it is damaged; `qemu-img check` says more.',
   },
   QEMU_BLOCK_JOB_FAILED: {
     summary: 'a block job of QEMU failed',

@@ -2,6 +2,7 @@ import type { z } from 'zod';
 import { fail } from './errors.ts';
 import { type CommandOptions, type QmpConnectOptions, QmpSession } from './qmp-session.ts';
 import * as schemas from './schemas.ts';
+import { checkSocketPath } from './socket-path.ts';
 import { connectUnix } from './unix-socket.ts';
 
 /** A server of QEMU or for QEMU on a Unix socket. */
@@ -218,8 +219,8 @@ export class QemuMonitor extends QmpSession {
     return this.#do('block-job-cancel', { device: jobId, force }, options);
   }
 
-  nbdServerStart(socketPath: string, maxConnections = 4, options?: CommandOptions): Promise<void> {
-    const addr = { type: 'unix', data: { path: socketPath } };
+  async nbdServerStart(socketPath: string, maxConnections = 4, options?: CommandOptions): Promise<void> {
+    const addr = { type: 'unix', data: { path: checkSocketPath(socketPath) } };
     return this.#do('nbd-server-start', { addr, 'max-connections': maxConnections }, options);
   }
 

@@ -28,10 +28,9 @@ export interface ProcessHandle {
   readonly stopWatching: () => void;
 }
 
-/** Directories of mode 0700 and no leftover sockets: QEMU would refuse to listen over one. */
-export async function prepareSockets(sockets: readonly (string | undefined)[]): Promise<void> {
+/** Directories of mode 0700, and no leftover sockets, at which somebody else might still be listening. */
+export async function prepareSockets(sockets: readonly string[]): Promise<void> {
   for (const path of sockets) {
-    if (path === undefined) continue;
     checkSocketPath(path);
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     await unlink(path).catch((error: NodeJS.ErrnoException) => {

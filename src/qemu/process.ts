@@ -21,14 +21,23 @@ import { checkPath } from './socket-path.ts';
 
 export const QEMU_PROGRAM = 'qemu-system-x86_64';
 
-export interface QemuStartOptions extends QemuOptions {
+interface LaunchOptions {
   readonly program?: string | undefined;
   /** QEMU's stderr and stdout; appended to, mode 0600. */
   readonly logPath: string;
   readonly signal?: AbortSignal | undefined;
+  /** Until the monitor answers. Default: QEMU_START_TIMEOUT_MS. */
   readonly timeoutMs?: number | undefined;
   /** Environment of QEMU. Default: this process's. */
   readonly env?: NodeJS.ProcessEnv | undefined;
+}
+
+export interface QemuStartOptions extends QemuOptions, LaunchOptions {}
+
+export interface QemuSpawnOptions extends LaunchOptions {
+  readonly args: readonly string[];
+  readonly qmpSocket: string;
+  readonly otherSockets?: readonly string[] | undefined;
 }
 
 export interface QemuAdoptOptions {
@@ -78,19 +87,21 @@ export class QemuProcess implements AsyncDisposable {
    * @throws QEMU_NOT_FOUND, QEMU_START_FAILED (with the end of the log), QMP_CONNECT_FAILED, those of `qemuArguments`
    */
   static async start(options: QemuStartOptions): Promise<QemuProcess> {
-    const { paths, logPath, signal } = options;
+    const { qmpSocket, moverSocket, vncSocket, serialSocket, serial1Socket } = options.paths;
+    const { program, logPath, signal, timeoutMs, env } = options;
+    const otherSockets = [moverSocket, vncSocket, serialSocket, serial1Socket].filter((s) => s !== undefined);
     const args = qemuArguments(options);
-    await prepareSockets([
-      paths.qmpSocket,
-      paths.moverSocket,
-      paths.vncSocket,
-      paths.serialSocket,
-      paths.serial1Socket,
-    ]);
+    return QemuProcess.spawn({ args, qmpSocket, otherSockets, program, logPath, signal, timeoutMs, env });
+  }
+
+  /** Starts QEMU with arguments of one's own; they must make a monitor at `qmpSocket`. @throws as `start` */
+  static async spawn(options: QemuSpawnOptions): Promise<QemuProcess> {
+    const { args, qmpSocket, otherSockets = [], program = QEMU_PROGRAM, logPath, signal, env } = options;
+    await prepareSockets([qmpSocket, ...otherSockets]);
     signal?.throwIfAborted();
-    const handle = await launch(options.program ?? QEMU_PROGRAM, args, checkPath(logPath), options.env);
+    const handle = await launch(program, args, checkPath(logPath), env);
     try {
-      return new QemuProcess(handle, await attach(handle, paths.qmpSocket, options, 'QEMU_START_FAILED'));
+      return new QemuProcess(handle, await attach(handle, qmpSocket, options, 'QEMU_START_FAILED'));
     } catch (error) {
       await endProcess(handle, 0);
       throw error;
