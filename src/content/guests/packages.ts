@@ -1,0 +1,126 @@
+import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseStanzas } from './deb822.ts';
+import { DOWNLOAD_POLL_MS } from './constants.ts';
+import { fail } from './errors.ts';
+import { machineSources } from './sources.ts';
+import { type BuildCall, runStep } from './steps.ts';
+
+/** A package as the archive offers it now. */
+export interface PackageVersion {
+  readonly name: string;
+  readonly version: string;
+  readonly sizeBytes: number;
+  readonly depends: string;
+}
+
+/**
+ * The packages of the machine's own suite, through package lists of its own below `folder`: the machine's lists may
+ * be missing, old, or hold other archives, and reading ours needs no rights.
+ */
+export class PackageIndex {
+  readonly codename: string;
+  readonly sources: string;
+  readonly #options: readonly string[];
+
+  private constructor(codename: string, sources: string, options: readonly string[]) {
+    this.codename = codename;
+    this.sources = sources;
+    this.#options = options;
+  }
+
+  /** Fetches the lists again when they are older than `maxAgeMs`. @throws GUEST_SOURCES, GUEST_DOWNLOAD */
+  static async open(folder: string, call: BuildCall & { maxAgeMs?: number } = {}): Promise<PackageIndex> {
+    const { codename, sources } = await machineSources();
+    await mkdir(join(folder, 'lists', 'partial'), { recursive: true });
+    await mkdir(join(folder, 'archives', 'partial'), { recursive: true });
+    const sourceFile = join(folder, 'guest.sources');
+    await writeFile(sourceFile, sources);
+    const options = [
+      `Dir::Etc::sourcelist=${sourceFile}`,
+      'Dir::Etc::sourceparts=-',
+      `Dir::State::lists=${join(folder, 'lists')}`,
+      `Dir::Cache=${folder}`,
+      'Dir::Cache::archives=archives',
+      // The download helper would otherwise run as a user who cannot write below a private folder.
+      'APT::Sandbox::User=',
+      'Acquire::Languages=none',
+      'Acquire::Retries=3',
+    ].flatMap((option) => ['-o', option]);
+    const index = new PackageIndex(codename, sources, options);
+    const fetched = await stat(join(folder, 'fetched')).catch(() => undefined);
+    if (!fetched || Date.now() - fetched.mtimeMs > (call.maxAgeMs ?? 24 * 3600_000)) {
+      call.onProgress?.({ step: 'packages', detail: 'package lists' });
+      await runStep('apt-get', [...options, '-q', 'update', '--error-on=any'], {
+        signal: call.signal,
+        onLine: (detail) => call.onProgress?.({ step: 'packages', detail }),
+      }).catch((cause: unknown) => {
+        call.signal?.throwIfAborted();
+        throw fail('GUEST_DOWNLOAD', 'package lists', { cause });
+      });
+      await writeFile(join(folder, 'fetched'), '');
+    }
+    return index;
+  }
+
+  /** The versions that would be installed, in the order asked for. @throws GUEST_PACKAGE */
+  async lookup(names: readonly string[], signal?: AbortSignal): Promise<readonly PackageVersion[]> {
+    const args = [...this.#options, 'show', '--no-all-versions', ...names];
+    const text = await runStep('apt-cache', args, { signal }).catch((cause: unknown) => {
+      signal?.throwIfAborted();
+      throw fail('GUEST_PACKAGE', names.join(', '), { cause });
+    });
+    const found = new Map<string, PackageVersion>();
+    for (const stanza of parseStanzas(text)) {
+      const name = stanza.get('package') ?? '';
+      const version = stanza.get('version') ?? '';
+      const sizeBytes = Number(stanza.get('size') ?? 0);
+      if (!found.has(name))
+        found.set(name, { name, version, sizeBytes, depends: stanza.get('depends') ?? '' });
+    }
+    return names.map((name) => {
+      const version = found.get(name);
+      if (!version) throw fail('GUEST_PACKAGE', name);
+      return version;
+    });
+  }
+
+  /**
+   * Downloads one package into `folder` (kept there: a second call is free); apt checks its hash and signature.
+   * @returns the path of the .deb @throws GUEST_DOWNLOAD
+   */
+  async download(wanted: PackageVersion, folder: string, call: BuildCall = {}): Promise<string> {
+    const kept = join(folder, `${wanted.name}_${wanted.version.replaceAll(':', '%3a')}.deb`);
+    if (await stat(kept).catch(() => undefined)) return kept;
+    const scratch = join(folder, `.download-${process.pid}-${Date.now()}`);
+    await mkdir(scratch, { recursive: true });
+    const timer = setInterval(() => {
+      void folderBytes(scratch).then((bytes) => {
+        const fraction = Math.min(1, bytes / Math.max(1, wanted.sizeBytes));
+        call.onProgress?.({ step: 'packages', fraction, detail: wanted.name });
+      });
+    }, DOWNLOAD_POLL_MS);
+    try {
+      const args = [...this.#options, '-q', 'download', `${wanted.name}=${wanted.version}`];
+      await runStep('apt-get', args, { cwd: scratch, signal: call.signal });
+      const deb = (await readdir(scratch)).find((file) => file.endsWith('.deb'));
+      if (!deb) throw fail('GUEST_DOWNLOAD', wanted.name);
+      await rename(join(scratch, deb), kept);
+      return kept;
+    } catch (cause) {
+      call.signal?.throwIfAborted();
+      throw fail('GUEST_DOWNLOAD', `${wanted.name} ${wanted.version}`, { cause });
+    } finally {
+      clearInterval(timer);
+      await rm(scratch, { recursive: true, force: true });
+    }
+  }
+}
+
+async function folderBytes(folder: string): Promise<number> {
+  let bytes = 0;
+  for (const file of await readdir(folder).catch(() => [] as string[])) {
+    bytes += (await stat(join(folder, file)).catch(() => undefined))?.size ?? 0;
+  }
+  return bytes;
+}

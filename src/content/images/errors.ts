@@ -1,0 +1,57 @@
+import { errorCatalogue } from '../../base/errors.ts';
+
+export const fail = errorCatalogue({
+  IMAGE_MISSING_FILE: {
+    summary: 'a file of the image cannot be read',
+    remedy: 'Check the path and its permissions.',
+  },
+  IMAGE_NOT_AN_IMAGE: {
+    summary: 'this is not a disk image',
+    remedy: 'Give a raw disk image (a multiple of 512 bytes) or a qcow2 image.',
+  },
+  IMAGE_FORMAT: {
+    summary: 'this disk format or feature is not taken',
+    remedy: 'Convert it first: qemu-img convert -O qcow2 OLD NEW.qcow2',
+  },
+  IMAGE_TOO_LARGE: {
+    summary: 'a file or the disk it describes is larger than the limit',
+    remedy: 'See docs/LIMITS.md; a qcow2 header that claims such a size is probably damaged or hostile.',
+  },
+  IMAGE_HAS_BACKING: {
+    summary: 'the image depends on another file',
+    remedy: 'If you trust the image and the files that it names, add it with --flatten.',
+  },
+  IMAGE_BACKING_UNSAFE: {
+    summary: 'the image names a backing file that is not a plain local image',
+    remedy: 'Flatten it yourself with qemu-img convert, then add the result.',
+  },
+  IMAGE_CORRUPT: {
+    summary: 'the image is damaged',
+    remedy: 'Add it again from a good copy; `qemu-img check` tells more about a qcow2 file.',
+  },
+  IMAGE_NAME: {
+    summary: 'this is not a usable image name',
+    remedy: 'Use 1 to 64 of a-z, A-Z, 0-9, dot, dash and underscore, beginning with a letter.',
+  },
+  IMAGE_COMMAND_LINE: {
+    summary: 'the kernel command line cannot be used',
+    remedy: 'It needs a kernel, is one line and has at most 2048 characters.',
+  },
+  IMAGE_UNKNOWN: { summary: 'there is no such image', remedy: '`cloudap image list` shows what there is.' },
+  IMAGE_AMBIGUOUS: {
+    summary: 'several images match',
+    remedy: 'Give more characters of the digest.',
+  },
+  IMAGE_EXISTS: {
+    summary: 'the same content is already stored under another name',
+    remedy: 'Use that image, or remove it first.',
+  },
+  IMAGE_IN_USE: {
+    summary: 'the image is in use',
+    remedy: 'Remove the VMs and templates that are based on it first.',
+  },
+  IMAGE_STORE: {
+    summary: 'the image store cannot be used',
+    remedy: 'Check that its folder exists, is writable and has space.',
+  },
+});

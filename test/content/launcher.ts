@@ -1,0 +1,131 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { sleep } from '../../src/base/async.ts';
+import type { Image } from '../../src/content/images/store.ts';
+
+/** Lines of a guest's serial port behind a QEMU socket: one command, one answer. */
+export class SerialLines {
+  readonly lines: string[] = [];
+  readonly #socket: Socket;
+  #rest = '';
+  #wake: () => void = () => {};
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding('latin1');
+    socket.on('data', (data: string) => {
+      const parts = (this.#rest + data).split('\n');
+      this.#rest = parts.pop() ?? '';
+      this.lines.push(...parts.map((line) => line.replace(/\r$/, '')));
+      this.#wake();
+    });
+    socket.on('error', () => {});
+  }
+
+  static async connect(path: string): Promise<SerialLines> {
+    for (let attempt = 0; ; attempt++) {
+      const socket = connect(path);
+      try {
+        await once(socket, 'connect');
+        return new SerialLines(socket);
+      } catch (error) {
+        if (attempt === 200) throw error;
+        await sleep(25);
+      }
+    }
+  }
+
+  /** The first line, not yet taken, that starts with `prefix`; earlier ones are dropped. */
+  async next(prefix: string, timeoutMs = 120_000): Promise<string> {
+    const deadline = Date.now() + timeoutMs;
+    for (;;) {
+      const at = this.lines.findIndex((line) => line.startsWith(prefix));
+      if (at >= 0) return this.lines.splice(0, at + 1).at(-1) ?? '';
+      if (Date.now() > deadline)
+        throw new Error(`no line ${prefix}; seen: ${this.lines.slice(-5).join(' | ')}`);
+      await Promise.race([sleep(100), new Promise<void>((wake) => (this.#wake = wake))]);
+    }
+  }
+
+  /** Asks until the workload answers: what is sent before it has opened its port is lost or garbled. */
+  async ready(timeoutMs = 120_000): Promise<void> {
+    const deadline = Date.now() + timeoutMs;
+    while (Date.now() < deadline) {
+      this.#socket.write('\nping\n');
+      if (await this.next('ping ok', 300).catch(() => undefined)) break;
+    }
+    await sleep(300);
+    this.lines.length = 0;
+  }
+
+  async command(line: string): Promise<ReadonlyMap<string, string>> {
+    this.#socket.write(`${line}\n`);
+    const answer = await this.next(line.split(' ')[0] ?? '');
+    const fields = answer.split(' ').map((word): [string, string] => {
+      const [key = '', value = ''] = word.split('=');
+      return [key, value];
+    });
+    return new Map([...fields, ['line', answer]]);
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+}
+
+/** A guest under QEMU, with a fresh overlay in a temporary folder; ended by pid on disposal. */
+export class Guest implements AsyncDisposable {
+  readonly folder: string;
+  readonly #qemu: ChildProcess;
+
+  private constructor(folder: string, qemu: ChildProcess) {
+    this.folder = folder;
+    this.#qemu = qemu;
+  }
+
+  static async start(image: Image, extra: readonly string[] = []): Promise<Guest> {
+    const folder = await mkdtemp(join(tmpdir(), 'cloudap-guest-'));
+    const { manifest } = image;
+    const overlay = join(folder, 'overlay.qcow2');
+    const base = ['-b', image.diskPath, '-F', manifest.disk.format];
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...base, overlay]);
+    const args = [
+      ...['-M', 'pc-i440fx-7.2', '-accel', 'tcg,tb-size=128', '-cpu', 'qemu64,+rdrand', '-nodefaults'],
+      ...['-no-reboot', '-display', 'none', '-m', String(manifest.defaults.memoryMiB)],
+      ...(manifest.defaults.display === 'vga' ? ['-vga', 'std', '-vnc', `unix:${join(folder, 'vnc')}`] : []),
+      ...(manifest.defaults.input === 'tablet' ? ['-device', 'virtio-tablet-pci'] : []),
+      ...['-drive', `file=${overlay},if=none,id=d0,format=qcow2,discard=unmap`],
+      ...['-device', 'virtio-blk-pci,drive=d0'],
+      ...['-serial', `unix:${join(folder, 'serial0')},server=on,wait=off`],
+      ...['-serial', `unix:${join(folder, 'serial1')},server=on,wait=off`],
+      ...(image.kernelPath ? ['-kernel', image.kernelPath] : []),
+      ...(image.initrdPath ? ['-initrd', image.initrdPath] : []),
+      ...(manifest.commandLine ? ['-append', manifest.commandLine] : []),
+      ...extra,
+    ];
+    return new Guest(folder, spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'inherit', 'inherit'] }));
+  }
+
+  serial(port: 0 | 1): Promise<SerialLines> {
+    return SerialLines.connect(join(this.folder, `serial${port}`));
+  }
+
+  get overlay(): string {
+    return join(this.folder, 'overlay.qcow2');
+  }
+
+  async stop(): Promise<void> {
+    if (this.#qemu.exitCode !== null || this.#qemu.signalCode !== null) return;
+    this.#qemu.kill('SIGTERM');
+    await once(this.#qemu, 'exit');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
