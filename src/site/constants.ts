@@ -38,10 +38,6 @@ export const PREPARE_TIMEOUT_MS = 60_000;
 /** An ordinary call to another site's agent. */
 export const PEER_CALL_TIMEOUT_MS = 10_000;
 
-/** First and longest pause between attempts to reach another site. */
-export const REDIAL_MIN_MS = 250;
-export const REDIAL_MAX_MS = 10_000;
-
 /** How long a guest may take to react to the ACPI power button before its QEMU is told to quit. */
 export const STOP_GRACE_MS = 20_000;
 
@@ -72,3 +68,12 @@ export const TOMBSTONES_MAX = 1000;
 
 /** Migrations that one listing shows. */
 export const MIGRATIONS_LISTED = 100;
+
+/** From starting the gateway process to its first line. */
+export const GATEWAY_START_TIMEOUT_MS = 30_000;
+
+/** How often the agent looks whether its gateway lives. */
+export const GATEWAY_WATCH_INTERVAL_MS = 1_000;
+
+/** Gateway route of the agents' RPC. */
+export const ROUTE_AGENT = 'agent';

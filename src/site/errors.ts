@@ -22,6 +22,14 @@ export const failSite = errorCatalogue({
     summary: 'the runtime directory cannot be used',
     remedy: 'It must be a directory of your own with mode 0700; remove it or choose another runtimeDir.',
   },
+  SITE_TLS: {
+    summary: 'the certificate files of this site cannot be used',
+    remedy: 'Check the files under `tls`; `cloudap site add` at the center issues new ones.',
+  },
+  SITE_GATEWAY: {
+    summary: 'the gateway did not start to listen',
+    remedy: 'Choose a free address and port for link.listen; gateway.log in the dataDir has more.',
+  },
   SITE_UNREACHABLE: {
     summary: 'the agent of this site does not answer',
     remedy: 'Start it with `cloudap site --config FILE`, or name the right one with --site-config FILE.',
@@ -77,6 +85,10 @@ export const failVm = errorCatalogue({
   VM_START_FAILED: {
     summary: 'QEMU did not start the VM',
     remedy: 'The message and qemu.log in the VM directory hold what QEMU said.',
+  },
+  VM_DEGRADED: {
+    summary: 'the VM waits for an interrupted migration, and what its QEMU holds may exist nowhere else',
+    remedy: 'See docs/SITE.md, "After the switch"; `--force` ends it all the same.',
   },
   VM_NO_SCREEN: {
     summary: 'the VM has no screen',

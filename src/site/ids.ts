@@ -4,7 +4,7 @@ import * as z from 'zod';
 /** A site's id stands in certificates, paths and messages. */
 export const siteIdSchema = z
   .string()
-  .regex(/^[a-z][a-z0-9-]{0,31}$/, 'must be 1 to 32 of a-z, 0-9 and -, beginning with a letter');
+  .regex(/^[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?$/, 'must be 1 to 32 of a-z, 0-9 and -, beginning with a letter');
 
 /** A VM's id is unique among all sites and never reused; its name is for people and unique per site. */
 export const vmIdSchema = z.string().regex(/^vm-[0-9a-f]{12}$/);

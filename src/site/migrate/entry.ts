@@ -25,6 +25,7 @@ export class MigrationEntry {
   #mover: MoverHandle | undefined;
   #status: MoverStatus | undefined;
   #outcome: { state: EndState; error: ApiError | null } | undefined;
+  #kept = false;
 
   constructor(info: ActiveFile, paths: MigrationPaths) {
     this.info = info;
@@ -48,6 +49,11 @@ export class MigrationEntry {
 
   get active(): boolean {
     return this.#outcome === undefined;
+  }
+
+  /** Interrupted after the switch, and not settled since. */
+  get kept(): boolean {
+    return this.#kept;
   }
 
   async save(): Promise<void> {
@@ -91,7 +97,7 @@ export class MigrationEntry {
 
   /** Writes how it ended, forgets the sockets, and wakes everybody who waits. */
   async end(state: EndState, error: ApiError | null): Promise<void> {
-    if (this.#outcome) return;
+    if (this.#outcome && !this.#kept) return;
     const { version, role, migrationId, vmId, vmName, peer, initiatedAtMs } = this.info;
     const outcome: OutcomeFile = {
       ...{ version, role, migrationId, vmId, vmName, peer, initiatedAtMs },
@@ -100,16 +106,18 @@ export class MigrationEntry {
     await writeJson(this.paths.outcomeFile, outcome);
     await this.removeSockets();
     await rm(this.paths.activeFile, { force: true });
+    this.#kept = false;
     this.#finish(state, error);
   }
 
   /** The attempt is over, but its files and sockets stay: somebody has to look, or the other site has to be asked. */
   keep(error: ApiError): void {
+    if (this.#outcome && !this.#kept) return;
+    this.#kept = true;
     this.#finish('failed', error);
   }
 
   #finish(state: EndState, error: ApiError | null): void {
-    if (this.#outcome) return;
     this.#outcome = { state, error };
     this.#changed();
     this.#resolveEnded();

@@ -5,7 +5,6 @@ import type { Migrate, MigrationView } from '../api/messages.ts';
 import { EVENT_INTERVAL_MS, MIGRATIONS_MAX, TOMBSTONES_MAX } from '../constants.ts';
 import { failMigrate, failPrepare } from '../errors.ts';
 import { newMigrationId } from '../ids.ts';
-import type { StoredVm } from '../vm/store.ts';
 import { parseParams } from './params.ts';
 import { checkPrepare } from './checks.ts';
 import type { MigrateContext } from './context.ts';
@@ -50,7 +49,7 @@ export class MigrationManager {
     this.#entries.set(info.migrationId, entry);
     // what has ended is in its files; those that need attention stay
     void entry.ended.then(() => {
-      if (entry.view().error?.code !== 'MIGRATE_DEGRADED') setTimeout(() => this.#entries.delete(entry.id), 1000).unref();
+      if (!entry.kept) this.#entries.delete(entry.id);
     });
     return entry;
   }
@@ -90,15 +89,14 @@ export class MigrationManager {
 
   /** @throws MIGRATE_UNKNOWN */
   async get(migrationId: string): Promise<MigrationView> {
-    const entry = this.#entries.get(migrationId);
-    const view = (entry?.active ? entry.view() : await this.history.get(migrationId)) ?? entry?.view();
+    const view = this.#entries.get(migrationId)?.view() ?? (await this.history.get(migrationId));
     if (!view) throw failMigrate('MIGRATE_UNKNOWN', migrationId);
     return view;
   }
 
   /** Those under way first, then the latest that ended. */
   async list(limit: number): Promise<MigrationView[]> {
-    const active = [...this.#entries.values()].filter((e) => e.active || e.view().error?.code === 'MIGRATE_DEGRADED');
+    const active = [...this.#entries.values()].filter((e) => e.active || e.kept);
     const ids = new Set(active.map((entry) => entry.id));
     const ended = (await this.history.list(limit)).filter((view) => !ids.has(view.migrationId));
     return [...active.map((entry) => entry.view()), ...ended];
@@ -112,6 +110,7 @@ export class MigrationManager {
       return;
     }
     for await (const view of entry.follow(signal, EVENT_INTERVAL_MS)) {
+      // the last line has the record, which may have come to its file only
       yield view.active ? view : await this.get(migrationId);
     }
   }
@@ -131,7 +130,7 @@ export class MigrationManager {
   // --- asked for by another site ------------------------------------------------------------------------------
 
   /** RPC `migration.prepare`. @throws PREPARE_* */
-  async prepare(caller: string, params: unknown): Promise<Prepared> {
+  async prepare(caller: string, params: unknown, signal?: AbortSignal): Promise<Prepared> {
     const request = parseParams(prepareSchema, params);
     const { migrationId, vm } = request;
     const facts = await targetFacts(this.#context, request, this.#active().length);
@@ -156,6 +155,10 @@ export class MigrationManager {
       generation: request.generation,
       initiatedAtMs: Date.now(),
       moverStarted: false,
+    });
+    // the source gave up waiting, or its connection has gone
+    signal?.addEventListener('abort', () => entry.cancelled.abort(failMigrate('MIGRATE_CANCELLED', 'by the source')), {
+      once: true,
     });
     await entry.save();
     const stored = await prepareTarget(this.#context, entry, request, facts.image);
@@ -191,9 +194,9 @@ export class MigrationManager {
         return { migrationId, outcome: errorCode(error) === 'MIGRATE_TOO_LATE' ? 'running' : 'pending' };
       }
     }
-    const ended = entry?.active ? undefined : ((await this.history.get(migrationId)) ?? entry?.view());
+    if (entry?.kept) return { migrationId, outcome: 'running' };
+    const ended = await this.history.get(migrationId);
     if (ended && ended.peer !== caller) throw failMigrate('MIGRATE_UNKNOWN', migrationId);
-    if (ended?.error?.code === 'MIGRATE_DEGRADED') return { migrationId, outcome: 'running' };
     if (ended?.state === 'completed') return { migrationId, outcome: 'completed' };
     this.#bury(migrationId);
     return { migrationId, outcome: 'aborted' };
@@ -230,13 +233,22 @@ export class MigrationManager {
     });
   }
 
+  get hasActive(): boolean {
+    return this.#active().length > 0;
+  }
+
+  /** The agent ends: movers run on, and the next agent takes them up. */
+  async detach(): Promise<void> {
+    await Promise.all(this.#active().map((entry) => entry.mover?.[Symbol.asyncDispose]()));
+  }
+
   /** A site is back: whatever hangs on its word is asked again. */
   async onPeerConnected(site: string): Promise<void> {
     for (const entry of this.#entries.values()) {
       const { role, peer, vmId } = entry.info;
-      if (entry.active || role !== 'source' || peer !== site || !this.#context.vms.store.has(vmId)) continue;
-      const vm: StoredVm = this.#context.vms.store.get(vmId);
-      await askAndSettle(this.#context, entry, vm, undefined);
+      if (!entry.kept || role !== 'source' || peer !== site || !this.#context.vms.store.has(vmId)) continue;
+      await askAndSettle(this.#context, entry, this.#context.vms.store.get(vmId), undefined);
+      if (!entry.kept) this.#entries.delete(entry.id);
     }
   }
 }

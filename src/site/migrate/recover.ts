@@ -10,7 +10,7 @@ import type { StoredVm } from '../vm/store.ts';
 import type { MigrateContext } from './context.ts';
 import type { MigrationEntry } from './entry.ts';
 import { activeFileSchema, type ActiveFile } from './messages.ts';
-import { settleSource } from './source.ts';
+import { followSource, settleSource } from './source.ts';
 import { settleTarget, watchTarget } from './target.ts';
 
 type AddEntry = (info: ActiveFile, vm: StoredVm | undefined) => MigrationEntry;
@@ -66,7 +66,7 @@ async function recoverOne(context: MigrateContext, add: AddEntry, info: ActiveFi
 
 function follow(context: MigrateContext, entry: MigrationEntry, vm: StoredVm, mover: MoverHandle): void {
   if (entry.info.role === 'target') void watchTarget(context, entry, vm, mover);
-  else void mover.exited.then((last) => settleSource(context, entry, vm, last));
+  else void followSource(context, entry, vm, mover);
 }
 
 /** The agent ended between removing the VM and noting the end, or before the VM had a directory. */

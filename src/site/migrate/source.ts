@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { asCloudapError } from '../../base/errors.ts';
 import type { MoverStatus, SourceMoverConfig } from '../../migration/mover/config.ts';
+import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { changeOwnership, readOwnership } from '../../migration/ownership.ts';
 import { migrationRecordSchema } from '../../migration/record.ts';
 import { failMigrate, failSite } from '../errors.ts';
@@ -29,10 +30,20 @@ export async function runSource(
   try {
     const preparedAtMs = await prepareTarget(context, entry, vm);
     const mover = await startMover(context, entry, vm, request, preparedAtMs);
-    await settleSource(context, entry, vm, await mover.exited);
+    await followSource(context, entry, vm, mover);
   } catch (error) {
     await settleSource(context, entry, vm, undefined, error);
   }
+}
+
+export async function followSource(
+  context: MigrateContext,
+  entry: MigrationEntry,
+  vm: StoredVm,
+  mover: MoverHandle,
+): Promise<void> {
+  const last = await mover.exited;
+  if (!context.closing.aborted) await settleSource(context, entry, vm, last);
 }
 
 async function prepareTarget(context: MigrateContext, entry: MigrationEntry, vm: StoredVm): Promise<number> {

@@ -141,7 +141,7 @@ export async function watchTarget(
   const here = (status: MoverStatus | undefined): boolean =>
     status !== undefined && (status.link === 'open' || status.state !== 'connecting');
   const timer = setTimeout(() => {
-    if (here(entry.status)) return;
+    if (here(entry.status) || context.closing.aborted) return;
     abandoned = true;
     void mover.kill();
   }, context.timeouts.sourceMoverMs);
@@ -150,6 +150,7 @@ export async function watchTarget(
   });
   try {
     const last = await mover.exited;
+    if (context.closing.aborted) return;
     await settleTarget(context, entry, vm, last, abandoned ? failPrepare('PREPARE_ABANDONED') : undefined);
   } catch (error) {
     context.log.error({ migration: entry.id, err: error }, 'migration could not be settled');

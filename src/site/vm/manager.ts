@@ -194,6 +194,7 @@ export class VmManager {
   async stop(vm: StoredVm, options: { force?: boolean; graceMs?: number } = {}): Promise<void> {
     await this.store.exclusive(vm, 'stop', async () => {
       const qemu = this.runningQemu(vm);
+      if (vm.problem && !options.force) throw failVm('VM_DEGRADED', `${vm.definition.name}: ${vm.problem.message}`);
       const graceMs = options.force ? 0 : (options.graceMs ?? STOP_GRACE_MS);
       if (graceMs > 0 && (await this.#runState(qemu)) === 'running') {
         await qemu.powerdown().catch(() => {});
