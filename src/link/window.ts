@@ -1,0 +1,253 @@
+import {
+  FRAGMENT_MIN_BYTES,
+  MIN_RTT_EXPIRY_MS,
+  PROBE_EVERY_ROUNDS,
+  QUEUE_TARGET_MS,
+  RATE_FILTER_ROUNDS,
+  SLACK_MAX_MS,
+  WINDOW_MAX_BYTES,
+  WINDOW_MIN_BYTES,
+  WINDOW_START_BYTES,
+} from './constants.ts';
+import { MAX_FRAGMENT_BYTES } from '../wire/link/constants.ts';
+
+/** What was known when a piece was sent; from it and its acknowledgement come one round trip and one rate sample. */
+interface SentPiece {
+  endBytes: number;
+  sentAtMs: number;
+  deliveredBytes: number;
+  /** Receiver's clock when `deliveredBytes` had arrived; undefined when nothing was on its way, so that idle time never counts. */
+  deliveredAtUs: number | undefined;
+  /** When the newest piece delivered so far had been sent. */
+  deliveredSentAtMs: number;
+  appLimited: boolean;
+}
+
+/**
+ * How many bulk bytes may be on their way: delivery rate x (minimal round trip + QUEUE_TARGET_MS). After BBR
+ * (Cardwell et al., ACM Queue 2016): the rate is the maximum over some round trips, the round trip the minimum over
+ * ten seconds, measured anew with the queue drained; a start-up phase doubles until the rate grows no more. BBR
+ * paces and lets queues of one more bandwidth-delay product grow; here TCP sends and the window alone bounds the
+ * queue to a few milliseconds.
+ *
+ * `slackMs` covers delay that is no queue (jitter, a late scheduler): without it such delay would read as a lower
+ * rate, which makes a smaller window, which reads as a still lower rate. Each PROBE_EVERY_ROUNDS round trips the
+ * window is raised for one; where the rate follows, the window was what limited it, and the slack grows; where it
+ * does not, the link was, and the slack shrinks.
+ */
+export class WindowModel {
+  #phase: 'startup' | 'drain' | 'steady' | 'probe' | 'empty' = 'startup';
+  #windowBytes = WINDOW_START_BYTES;
+  #pieces: SentPiece[] = [];
+  #head = 0;
+
+  #sentBytes = 0;
+  #deliveredBytes = 0;
+  #deliveredAtUs: number | undefined;
+  #deliveredSentAtMs = 0;
+  #appLimitedUntil = 0;
+
+  #round = 0;
+  #roundEndBytes = 0;
+  #roundMinRttMs = Number.POSITIVE_INFINITY;
+  #roundRate = 0;
+  #rateByRound: { round: number; rate: number }[] = [];
+  #startupBestRate = 0;
+  #startupFlatRounds = 0;
+  #phaseEndRound = 0;
+  #nextProbeRound = 0;
+  #beforeProbeRate = 0;
+  #slackMs = 0;
+  #emptyHoldMs = 0;
+
+  #minRttMs: number | undefined;
+  #minRttAtMs = 0;
+
+  get windowBytes(): number {
+    return this.#windowBytes;
+  }
+  get inFlightBytes(): number {
+    return this.#sentBytes - this.#deliveredBytes;
+  }
+  get minRttMs(): number | undefined {
+    return this.#minRttMs;
+  }
+  /** Bytes a millisecond, or undefined before the first sample. */
+  get rate(): number | undefined {
+    return this.#rateByRound[0]?.rate;
+  }
+  get phase(): string {
+    return this.#phase;
+  }
+  get slackMs(): number {
+    return this.#slackMs;
+  }
+
+  /** The piece size that keeps some eight pieces in the window. */
+  get fragmentBytes(): number {
+    const eighth = Math.floor(this.#windowBytes / 8 / 1024) * 1024;
+    return Math.min(MAX_FRAGMENT_BYTES, Math.max(FRAGMENT_MIN_BYTES, eighth));
+  }
+
+  /** True if `bytes` more may be sent. One piece may always be on its way, however small the window is. */
+  allows(bytes: number): boolean {
+    return this.inFlightBytes === 0 || this.inFlightBytes + bytes <= this.#windowBytes;
+  }
+
+  /** A connection was lost or made: nothing is on its way. What was learnt about the link is kept. */
+  reset(): void {
+    this.#pieces = [];
+    this.#head = 0;
+    this.#sentBytes = 0;
+    this.#deliveredBytes = 0;
+    this.#deliveredAtUs = undefined;
+    this.#appLimitedUntil = 0;
+    this.#roundEndBytes = 0;
+  }
+
+  sent(bytes: number, nowMs: number): void {
+    const idle = this.inFlightBytes === 0;
+    if (idle) this.#deliveredSentAtMs = nowMs;
+    this.#sentBytes += bytes;
+    this.#pieces.push({
+      endBytes: this.#sentBytes,
+      sentAtMs: nowMs,
+      deliveredBytes: this.#deliveredBytes,
+      deliveredAtUs: idle ? undefined : this.#deliveredAtUs,
+      deliveredSentAtMs: this.#deliveredSentAtMs,
+      appLimited: this.#deliveredBytes < this.#appLimitedUntil,
+    });
+  }
+
+  /** There is nothing more to send although the window would allow it: samples until then say nothing about the link. */
+  appLimited(): void {
+    if (this.inFlightBytes < this.#windowBytes) this.#appLimitedUntil = this.#sentBytes;
+  }
+
+  /** The peer has `receivedBytes` of this connection. Returns false if that cannot be. */
+  delivered(receivedBytes: number, arrivedAtUs: number, nowMs: number): boolean {
+    if (receivedBytes < this.#deliveredBytes || receivedBytes > this.#sentBytes) return false;
+    if (receivedBytes === this.#deliveredBytes) return true;
+    const growth = receivedBytes - this.#deliveredBytes;
+    this.#deliveredBytes = receivedBytes;
+    this.#deliveredAtUs = arrivedAtUs;
+    let newest: SentPiece | undefined;
+    for (;;) {
+      const piece = this.#pieces[this.#head];
+      if (!piece || piece.endBytes > receivedBytes) break;
+      newest = piece;
+      this.#head += 1;
+    }
+    if (this.#head > 1024) {
+      this.#pieces.splice(0, this.#head);
+      this.#head = 0;
+    }
+    if (newest) this.#sample(newest, arrivedAtUs, nowMs);
+    if (this.#phase === 'startup') {
+      this.#windowBytes = Math.min(WINDOW_MAX_BYTES, this.#windowBytes + growth);
+    } else this.#apply();
+    return true;
+  }
+
+  /** A round trip measured by other means (PING), which counts like one of a piece. */
+  rttSample(rttMs: number, nowMs: number): void {
+    this.#roundMinRttMs = Math.min(this.#roundMinRttMs, rttMs);
+    if (this.#minRttMs === undefined || rttMs < this.#minRttMs) this.#minRttMs = rttMs;
+    if (rttMs <= this.#minRttMs * 1.02) this.#minRttAtMs = nowMs;
+  }
+
+  #sample(piece: SentPiece, arrivedAtUs: number, nowMs: number): void {
+    this.rttSample(Math.max(0.01, nowMs - piece.sentAtMs), nowMs);
+    this.#deliveredSentAtMs = piece.sentAtMs;
+    if (piece.deliveredAtUs !== undefined) {
+      const arrivalMs = (arrivedAtUs - piece.deliveredAtUs) / 1000;
+      const sendMs = piece.sentAtMs - piece.deliveredSentAtMs;
+      const elapsedMs = Math.max(arrivalMs, sendMs);
+      const bytes = this.#deliveredBytes - piece.deliveredBytes;
+      // shorter than the round trip: an artefact of batching
+      if (elapsedMs > 0.05 && elapsedMs >= (this.#minRttMs ?? 0) * 0.9) {
+        const rate = bytes / elapsedMs;
+        if (!piece.appLimited || rate > (this.rate ?? 0)) this.#rateSample(rate);
+      }
+    }
+    if (piece.deliveredBytes >= this.#roundEndBytes) {
+      this.#roundEndBytes = this.#deliveredBytes;
+      this.#roundEnded(nowMs, piece.appLimited);
+    }
+  }
+
+  #rateSample(rate: number): void {
+    this.#roundRate = Math.max(this.#roundRate, rate);
+    const samples = this.#rateByRound;
+    while (samples.length > 0 && (samples.at(-1)?.rate ?? 0) <= rate) samples.pop();
+    samples.push({ round: this.#round, rate });
+  }
+
+  #roundEnded(nowMs: number, appLimited: boolean): void {
+    this.#round += 1;
+    const roundRate = this.#roundRate;
+    const roundMinRttMs = this.#roundMinRttMs;
+    this.#roundRate = 0;
+    this.#roundMinRttMs = Number.POSITIVE_INFINITY;
+    while (
+      this.#rateByRound.length > 1 &&
+      (this.#rateByRound[0]?.round ?? 0) < this.#round - RATE_FILTER_ROUNDS
+    ) {
+      this.#rateByRound.shift();
+    }
+    if (this.#phase === 'startup') {
+      if (!appLimited) this.#startupRound(roundRate, roundMinRttMs);
+      return;
+    }
+    if (this.#round < this.#phaseEndRound || appLimited) return;
+    if (this.#phase === 'probe') this.#probeEnded(roundRate);
+    else if (this.#phase === 'empty') this.#minRttAtMs = nowMs;
+    if (this.#phase === 'steady' && nowMs - this.#minRttAtMs > MIN_RTT_EXPIRY_MS) {
+      // forget the old minimum: the next two rounds run with an empty queue and measure it
+      this.#emptyHoldMs = (this.#minRttMs ?? 0) / 2;
+      this.#enter('empty', 3);
+      this.#minRttMs = roundMinRttMs;
+    } else if (this.#phase === 'steady' && this.#round >= this.#nextProbeRound) {
+      this.#beforeProbeRate = roundRate;
+      this.#enter('probe', 2);
+    } else if (this.#phase !== 'steady') this.#enter('steady', 1);
+  }
+
+  #enter(phase: 'drain' | 'steady' | 'probe' | 'empty', rounds: number): void {
+    if (phase === 'steady') this.#nextProbeRound = this.#round + PROBE_EVERY_ROUNDS;
+    this.#phase = phase;
+    this.#phaseEndRound = this.#round + rounds;
+  }
+
+  #startupRound(roundRate: number, roundMinRttMs: number): void {
+    const queueMs = roundMinRttMs - (this.#minRttMs ?? roundMinRttMs);
+    if (roundRate > this.#startupBestRate * 1.25) {
+      this.#startupBestRate = roundRate;
+      this.#startupFlatRounds = 0;
+    } else if (this.#startupBestRate > 0) this.#startupFlatRounds += 1;
+    const queueGrows = queueMs > Math.max(2 * QUEUE_TARGET_MS, this.#minRttMs ?? 0);
+    if (this.#startupFlatRounds >= 3 || (this.#startupFlatRounds >= 1 && queueGrows)) this.#enter('drain', 2);
+  }
+
+  /** One target more of window: did the rate follow by at least half of what it would, were the window the limit? */
+  #probeEnded(roundRate: number): void {
+    const baseMs = this.#baseMs();
+    const wouldGrow = QUEUE_TARGET_MS / baseMs;
+    if (roundRate > this.#beforeProbeRate * (1 + wouldGrow / 2)) {
+      this.#slackMs = Math.min(SLACK_MAX_MS, this.#slackMs + QUEUE_TARGET_MS / 2);
+    } else this.#slackMs = this.#slackMs < 0.5 ? 0 : this.#slackMs * 0.8;
+  }
+
+  #baseMs(): number {
+    return (this.#minRttMs ?? 1) + this.#slackMs + QUEUE_TARGET_MS;
+  }
+
+  #apply(): void {
+    const rate = this.rate;
+    if (rate === undefined || this.#minRttMs === undefined) return;
+    let holdMs = this.#baseMs();
+    if (this.#phase === 'probe') holdMs += QUEUE_TARGET_MS;
+    else if (this.#phase === 'empty') holdMs = this.#emptyHoldMs;
+    this.#windowBytes = Math.min(WINDOW_MAX_BYTES, Math.max(WINDOW_MIN_BYTES, Math.round(rate * holdMs)));
+  }
+}
