@@ -6,12 +6,32 @@ import { reportError } from './kit/output.ts';
 
 /** Loads only what the command line names: `cloudap --help` reads none of these files. */
 const commands: readonly CommandEntry[] = [
-  { name: 'demo', summary: 'show a VM moving between two sites on this machine', load: () => import(demoModule) },
-  { name: 'doctor', summary: 'say what this machine lacks, and how to mend it', load: () => import('./doctor.ts') },
-  { name: 'image', summary: 'base images of a site: build, import, ls, rm, verify', load: () => import('./image/index.ts') },
-  { name: 'vm', summary: 'VMs of a site: create, ls, start, stop, rm, screenshot', load: () => import('./vm/index.ts') },
+  {
+    name: 'demo',
+    summary: 'show a VM moving between two sites on this machine',
+    load: () => import(demoModule),
+  },
+  {
+    name: 'doctor',
+    summary: 'say what this machine lacks, and how to mend it',
+    load: () => import('./doctor.ts'),
+  },
+  {
+    name: 'image',
+    summary: 'base images of a site: build, import, ls, rm, verify',
+    load: () => import('./image/index.ts'),
+  },
+  {
+    name: 'vm',
+    summary: 'VMs of a site: create, ls, start, stop, rm, screenshot',
+    load: () => import('./vm/index.ts'),
+  },
   { name: 'migrate', summary: 'move a running VM to another site', load: () => import('./migrate.ts') },
-  { name: 'site', summary: 'run a site; set up, list and look at sites', load: () => import('./site/index.ts') },
+  {
+    name: 'site',
+    summary: 'run a site; set up, list and look at sites',
+    load: () => import('./site/index.ts'),
+  },
 ];
 const demoModule = './demo.ts';
 

@@ -12,7 +12,8 @@ const remedies: Readonly<Record<string, string>> = {
   'link.advertise': 'Write the host:port at which other sites reach link.listen, or leave it out',
   'link.dial': 'Write a list, such as `dial: [{site: center, address: center.example.org:7411}]`',
   'link.dial.site': 'Write the id of the other site once',
-  'link.dial.address': 'Write host:port of the other site’s gateway, such as `address: center.example.org:7411`',
+  'link.dial.address':
+    'Write host:port of the other site’s gateway, such as `address: center.example.org:7411`',
   tls: 'Write `tls: {ca: ca.pem, cert: center.pem, key: center.key}`; `cloudap site init` and `add` make the files',
   'tls.ca': 'Write the path of the certificate of the sites’ CA',
   'tls.cert': 'Write the path of this site’s certificate',

@@ -38,7 +38,8 @@ const linkSchema = z
     }
     const seen = new Set<string>();
     for (const [i, { site }] of link.dial.entries()) {
-      if (seen.has(site)) context.addIssue({ code: 'custom', path: ['dial', i, 'site'], message: `"${site}" stands twice` });
+      if (seen.has(site))
+        context.addIssue({ code: 'custom', path: ['dial', i, 'site'], message: `"${site}" stands twice` });
       seen.add(site);
     }
   });
@@ -69,7 +70,11 @@ export const siteFileSchema = z
   .superRefine((site, context) => {
     const self = site.link.dial.findIndex((d) => d.site === site.id);
     if (self >= 0) {
-      context.addIssue({ code: 'custom', path: ['link', 'dial', self, 'site'], message: 'is this site itself' });
+      context.addIssue({
+        code: 'custom',
+        path: ['link', 'dial', self, 'site'],
+        message: 'is this site itself',
+      });
     }
   });
 
@@ -99,13 +104,19 @@ export function parseConfig(text: string, file: string): SiteConfig {
   const document = parseDocument(text, { maxAliasCount: 10 } as never);
   const [broken] = document.errors;
   if (broken) {
-    throw failSite('CONFIG_INVALID', `${file}: not YAML: ${broken.message}`, { cause: broken, fields: { file } });
+    throw failSite('CONFIG_INVALID', `${file}: not YAML: ${broken.message}`, {
+      cause: broken,
+      fields: { file },
+    });
   }
   let raw: unknown;
   try {
     raw = document.toJS({ maxAliasCount: 10 });
   } catch (error) {
-    throw failSite('CONFIG_INVALID', `${file}: ${(error as Error).message}`, { cause: error, fields: { file } });
+    throw failSite('CONFIG_INVALID', `${file}: ${(error as Error).message}`, {
+      cause: error,
+      fields: { file },
+    });
   }
   const checked = siteFileSchema.safeParse(raw);
   if (!checked.success) {

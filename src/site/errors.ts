@@ -40,7 +40,8 @@ export const failSite = errorCatalogue({
   },
   SITE_NOT_CONNECTED: {
     summary: 'the other site is not connected now',
-    remedy: 'Check that its agent runs and that its gateway can be reached; `cloudap site ls` shows when it is back.',
+    remedy:
+      'Check that its agent runs and that its gateway can be reached; `cloudap site ls` shows when it is back.',
   },
   SITE_EXISTS: {
     summary: 'a site with these files exists already',
@@ -66,7 +67,10 @@ export const failSite = errorCatalogue({
 
 /** VMs of this site. */
 export const failVm = errorCatalogue({
-  VM_UNKNOWN: { summary: 'this site has no such VM', remedy: 'See `cloudap vm ls`; it may live at another site.' },
+  VM_UNKNOWN: {
+    summary: 'this site has no such VM',
+    remedy: 'See `cloudap vm ls`; it may live at another site.',
+  },
   VM_NAME_TAKEN: {
     summary: 'this site has a VM with this name already',
     remedy: 'Choose another --name, or remove that VM with `cloudap vm rm`.',
@@ -120,7 +124,8 @@ export const failPrepare = errorCatalogue({
   },
   PREPARE_MACHINE_UNKNOWN: {
     summary: 'the target’s QEMU does not know the machine type',
-    remedy: 'Install the same QEMU version at both sites, or create the VM with a machine type that both know.',
+    remedy:
+      'Install the same QEMU version at both sites, or create the VM with a machine type that both know.',
   },
   PREPARE_CPU_UNKNOWN: {
     summary: 'the target’s QEMU does not know the CPU model',
@@ -192,7 +197,8 @@ export const failMigrate = errorCatalogue({
   MIGRATE_CANCELLED: { summary: 'the migration was cancelled', remedy: 'The VM goes on at the source.' },
   MIGRATE_MOVER_LOST: {
     summary: 'the mover process of this migration ended without a result',
-    remedy: 'Its log is in the migrations directory of the site; before the switch the VM goes on at the source.',
+    remedy:
+      'Its log is in the migrations directory of the site; before the switch the VM goes on at the source.',
   },
   MIGRATE_DEGRADED: {
     summary: 'the migration was interrupted after the switch; both sites keep what they have',

@@ -6,7 +6,12 @@ import type { Logger } from 'pino';
 import * as z from 'zod';
 import { sleep, withTimeout } from '../base/async.ts';
 import { asCloudapError } from '../base/errors.ts';
-import { identityOf, isAlive, processIdentitySchema, type ProcessIdentity } from '../qemu/process-identity.ts';
+import {
+  identityOf,
+  isAlive,
+  processIdentitySchema,
+  type ProcessIdentity,
+} from '../qemu/process-identity.ts';
 import { formatAddress } from './config-text.ts';
 import type { Address } from './config.ts';
 import { GATEWAY_START_TIMEOUT_MS, GATEWAY_WATCH_INTERVAL_MS } from './constants.ts';
@@ -100,7 +105,10 @@ async function launch(options: GatewayOptions): Promise<ProcessIdentity> {
   const log = await open(logFile, 'w', 0o600);
   try {
     const argument = JSON.stringify({ host: listen.host, port: listen.port, socketDir: linkDir });
-    const child = spawn(process.execPath, [program, argument], { detached: true, stdio: ['ignore', 'pipe', log.fd] });
+    const child = spawn(process.execPath, [program, argument], {
+      detached: true,
+      stdio: ['ignore', 'pipe', log.fd],
+    });
     const { stdout } = child;
     if (!stdout) throw failSite('SITE_GATEWAY', 'it has no output');
     const lines = createInterface({ input: stdout });
@@ -112,7 +120,9 @@ async function launch(options: GatewayOptions): Promise<ProcessIdentity> {
     const line = await withTimeout(ready, GATEWAY_START_TIMEOUT_MS, () => new Error('no answer')).catch(
       async (error: unknown) => {
         child.kill('SIGKILL');
-        const said = asCloudapError(JSON.parse((await readFile(logFile, 'utf8').catch(() => '')) || 'null') ?? error);
+        const said = asCloudapError(
+          JSON.parse((await readFile(logFile, 'utf8').catch(() => '')) || 'null') ?? error,
+        );
         throw failSite('SITE_GATEWAY', `${formatAddress(listen)}: ${said.message}`, { cause: error });
       },
     );

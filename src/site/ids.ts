@@ -11,7 +11,10 @@ export const vmIdSchema = z.string().regex(/^vm-[0-9a-f]{12}$/);
 
 export const vmNameSchema = z
   .string()
-  .regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, 'must be 1 to 63 of a-z, 0-9 and . _ -, beginning with a letter or digit');
+  .regex(
+    /^[a-z0-9][a-z0-9._-]{0,62}$/,
+    'must be 1 to 63 of a-z, 0-9 and . _ -, beginning with a letter or digit',
+  );
 
 /** Also the route of the data link, and a part of socket paths: short. */
 export const migrationIdSchema = z.string().regex(/^mig-[0-9a-f]{12}$/);

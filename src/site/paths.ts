@@ -55,6 +55,11 @@ export function makeRuntimeDir(runtimeDir: string): void {
   for (const name of ['link', 'v', 'm']) mkdirSync(join(runtimeDir, name), { recursive: true, mode: 0o700 });
 }
 
+/** Only its user may look in: it holds disks of users and the logs of their guests. */
+export function makeDataDir(dataDir: string): void {
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+}
+
 /** Every file and socket of a site has its place here and nowhere else. */
 export function sitePaths(config: { dataDir: string; runtimeDir: string; imageDir: string }) {
   const { dataDir, runtimeDir, imageDir } = config;

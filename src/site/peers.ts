@@ -111,7 +111,8 @@ export class Peers {
   #noteError(site: string, error: Error): void {
     const before = this.#errors.get(site);
     this.#errors.set(site, error);
-    if (before?.message !== error.message) this.#options.log.info({ site, err: error.message }, 'site not reached');
+    if (before?.message !== error.message)
+      this.#options.log.info({ site, err: error.message }, 'site not reached');
   }
 
   /** @throws SITE_UNKNOWN, SITE_NOT_CONNECTED (its cause: why) */

@@ -87,12 +87,17 @@ export interface ImageBackend {
 
 export interface MoverBackend {
   start(config: MoverConfig): Promise<MoverHandle>;
-  adopt(rpcSocket: string): Promise<MoverHandle>;
+  /** The mover that serves this socket, if it still runs. */
+  adopt(rpcSocket: string): Promise<MoverHandle | undefined>;
 }
 
 export interface DiskBackend {
   /** A new qcow2; with `backing` an overlay of that image. */
-  createQcow2(path: string, virtualBytes: number, backing?: { path: string; format: 'qcow2' | 'raw' }): Promise<void>;
+  createQcow2(
+    path: string,
+    virtualBytes: number,
+    backing?: { path: string; format: 'qcow2' | 'raw' },
+  ): Promise<void>;
   /** Corrects the backing file named in an overlay's header, without looking at it. */
   setBacking(path: string, backing: { path: string; format: 'qcow2' | 'raw' }): Promise<void>;
   freeBytes(directory: string): Promise<number>;
@@ -102,5 +107,9 @@ export interface DiskBackend {
 
 /** The other end of an agent connection; `RpcPeer` of the link room. */
 export interface PeerRpc {
-  call(method: string, params: unknown, options?: { signal?: AbortSignal; timeoutMs?: number }): Promise<unknown>;
+  call(
+    method: string,
+    params: unknown,
+    options?: { signal?: AbortSignal; timeoutMs?: number },
+  ): Promise<unknown>;
 }

@@ -20,7 +20,6 @@ import { VmManager } from './vm/manager.ts';
 import { VmStore, type StoredVm } from './vm/store.ts';
 import { viewVm } from './vm/view.ts';
 
-
 const MIB = 1024 * 1024;
 
 export interface SiteOptions {
@@ -44,7 +43,13 @@ export class Site {
   #gateway: GatewayProcess | undefined;
   #api: FastifyInstance | undefined;
 
-  private constructor(config: SiteConfig, options: SiteOptions, facts: QemuFacts, store: VmStore, lock: Disposable) {
+  private constructor(
+    config: SiteConfig,
+    options: SiteOptions,
+    facts: QemuFacts,
+    store: VmStore,
+    lock: Disposable,
+  ) {
     const { backends, log } = options;
     this.config = config;
     this.paths = sitePaths(config);
@@ -53,7 +58,11 @@ export class Site {
     this.#lock = lock;
     this.vms = new VmManager({ config, backends, facts, store, log });
     this.migrations = new MigrationManager({
-      ...{ config, paths: this.paths, backends, vms: this.vms, log },
+      config,
+      paths: this.paths,
+      backends,
+      vms: this.vms,
+      log,
       peer: (site) => this.peers.get(site),
       dialAddress: (site) => config.link.dial.find((entry) => entry.site === site)?.address,
       closing: this.#closing.signal,
@@ -102,7 +111,10 @@ export class Site {
     const { config, paths, log, migrations } = this;
     const { version, accelerator } = this.vms.facts;
     this.#peers = await Peers.start({
-      ...{ config, paths, tls, log },
+      config,
+      paths,
+      tls,
+      log,
       hello: { version: 1, site: config.id, qemuVersion: version, accelerator },
       handlers: (site) => ({
         'migration.prepare': (params, { signal }) => migrations.prepare(site, params, signal),
@@ -110,13 +122,18 @@ export class Site {
         'migration.outcome': (params) => migrations.outcome(site, params),
       }),
       onConnected: (site) => {
-        migrations.onPeerConnected(site).catch((error: unknown) => log.error({ err: error, site }, 'migration'));
+        migrations
+          .onPeerConnected(site)
+          .catch((error: unknown) => log.error({ err: error, site }, 'migration'));
       },
     });
     const { listen } = config.link;
     if (!listen) return;
     this.#gateway = await GatewayProcess.start({
-      ...{ listen, log, linkDir: paths.linkDir, logFile: paths.gatewayLog },
+      listen,
+      log,
+      linkDir: paths.linkDir,
+      logFile: paths.gatewayLog,
       noteFile: join(config.dataDir, 'gateway.json'),
     });
   }

@@ -14,15 +14,25 @@ export async function loadTls(
   siteId: string,
   nowMs = Date.now(),
 ): Promise<TlsMaterial> {
-  const [ca, cert, key] = await Promise.all([read('tls.ca', paths.ca), read('tls.cert', paths.cert), read('tls.key', paths.key)]);
+  const [ca, cert, key] = await Promise.all([
+    read('tls.ca', paths.ca),
+    read('tls.cert', paths.cert),
+    read('tls.key', paths.key),
+  ]);
   const authority = parse('tls.ca', paths.ca, () => new X509Certificate(ca));
   const own = parse('tls.cert', paths.cert, () => new X509Certificate(cert));
   const secret = parse('tls.key', paths.key, () => createPrivateKey(key));
-  if (!own.checkPrivateKey(secret)) throw failSite('SITE_TLS', `tls.key: ${paths.key} is not the key of ${paths.cert}`);
-  if (!own.verify(authority.publicKey)) throw failSite('SITE_TLS', `tls.cert: ${paths.cert} was not issued by ${paths.ca}`);
-  if (Date.parse(own.validTo) < nowMs) throw failSite('SITE_TLS', `tls.cert: ${paths.cert} ended on ${own.validTo}`);
-  const named = parse('tls.cert', paths.cert, () => siteOfCertificate({ subjectaltname: own.subjectAltName }));
-  if (named !== siteId) throw failSite('SITE_TLS', `tls.cert: ${paths.cert} is of site ${named}, this is ${siteId}`);
+  if (!own.checkPrivateKey(secret))
+    throw failSite('SITE_TLS', `tls.key: ${paths.key} is not the key of ${paths.cert}`);
+  if (!own.verify(authority.publicKey))
+    throw failSite('SITE_TLS', `tls.cert: ${paths.cert} was not issued by ${paths.ca}`);
+  if (Date.parse(own.validTo) < nowMs)
+    throw failSite('SITE_TLS', `tls.cert: ${paths.cert} ended on ${own.validTo}`);
+  const named = parse('tls.cert', paths.cert, () =>
+    siteOfCertificate({ subjectaltname: own.subjectAltName }),
+  );
+  if (named !== siteId)
+    throw failSite('SITE_TLS', `tls.cert: ${paths.cert} is of site ${named}, this is ${siteId}`);
   return { ca, cert, key };
 }
 

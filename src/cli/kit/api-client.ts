@@ -57,7 +57,10 @@ export class ApiClient {
           socketPath: this.socketPath,
           method,
           path,
-          headers: body === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+          headers:
+            body === undefined
+              ? {}
+              : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
           ...(options.signal ? { signal: options.signal } : {}),
         },
         resolve,
@@ -66,7 +69,9 @@ export class ApiClient {
       if (timeoutMs > 0) {
         call.setTimeout(timeoutMs, () => call.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
       }
-      call.once('error', (error) => reject(options.signal?.aborted ? (options.signal.reason as Error) : this.#unreachable(error)));
+      call.once('error', (error) =>
+        reject(options.signal?.aborted ? (options.signal.reason as Error) : this.#unreachable(error)),
+      );
       call.end(body);
     });
     if ((response.statusCode ?? 500) < 400) return response;
@@ -77,7 +82,9 @@ export class ApiClient {
   }
 
   #unreachable(cause: Error): CloudapError {
-    const why = { ENOENT: 'no such socket', ECONNREFUSED: 'nobody listens' }[(cause as NodeJS.ErrnoException).code ?? ''];
+    const why = { ENOENT: 'no such socket', ECONNREFUSED: 'nobody listens' }[
+      (cause as NodeJS.ErrnoException).code ?? ''
+    ];
     return failSite('SITE_UNREACHABLE', `${this.socketPath}: ${why ?? cause.message}`, {
       cause,
       fields: { socket: this.socketPath },

@@ -37,7 +37,9 @@ export function command(name: string, summary: string, example: string): Command
 /** Adds the options that say which site's agent to talk to. */
 export function withSite(cmd: Command): Command {
   return cmd
-    .addOption(new Option('--site-config <file>', 'configuration of the site to talk to').env('CLOUDAP_CONFIG'))
+    .addOption(
+      new Option('--site-config <file>', 'configuration of the site to talk to').env('CLOUDAP_CONFIG'),
+    )
     .option('--socket <path>', 'API socket of that site, instead of its configuration');
 }
 
@@ -51,7 +53,9 @@ export function action<Args extends unknown[]>(
     try {
       context.setExitCode((await work(...args)) ?? EXIT_OK);
     } catch (error) {
-      context.setExitCode(reportError(context.output, error, cmd.opts<{ json?: boolean | string }>().json === true));
+      context.setExitCode(
+        reportError(context.output, error, cmd.opts<{ json?: boolean | string }>().json === true),
+      );
     }
   };
 }

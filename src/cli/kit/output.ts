@@ -2,7 +2,10 @@ import { asCloudapError, CloudapError, errorCatalogue } from '../../base/errors.
 import { EXIT_CANCELLED, EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE } from './constants.ts';
 
 export const failUsage = errorCatalogue({
-  USAGE: { summary: 'the command line is not valid', remedy: 'See `cloudap --help` or `cloudap COMMAND --help`.' },
+  USAGE: {
+    summary: 'the command line is not valid',
+    remedy: 'See `cloudap --help` or `cloudap COMMAND --help`.',
+  },
 });
 
 /** Where a command prints; the real streams in life, strings in tests. */
@@ -17,7 +20,7 @@ export const processOutput: Output = {
   out: (text) => void process.stdout.write(text),
   err: (text) => void process.stderr.write(text),
   get tty() {
-    return process.stderr.isTTY === true && process.env.TERM !== 'dumb';
+    return process.stderr.isTTY && process.env.TERM !== 'dumb';
   },
   get columns() {
     return process.stderr.columns ?? 80;
@@ -34,7 +37,12 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   const all = [head, ...rows];
   const widths = head.map((_, i) => Math.max(...all.map((row) => (row[i] ?? '').length)));
   return all
-    .map((row) => row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i] ?? 0))).join('  ').trimEnd())
+    .map((row) =>
+      row
+        .map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i] ?? 0)))
+        .join('  ')
+        .trimEnd(),
+    )
     .map((line) => `${line}\n`)
     .join('');
 }
@@ -46,7 +54,8 @@ export function reportError(output: Output, thrown: unknown, json: boolean): num
     : asCloudapError(thrown);
   if (json) output.err(`${JSON.stringify({ error })}\n`);
   else output.err(`${error.code}: ${error.message}\n  ${error.remedy}\n`);
-  if (error.code === 'INTERNAL' && process.env.CLOUDAP_DEBUG) output.err(`${error.stack}\n${String((error.cause as Error)?.stack ?? '')}\n`);
+  if (error.code === 'INTERNAL' && process.env.CLOUDAP_DEBUG)
+    output.err(`${error.stack}\n${(error.cause as Error | undefined)?.stack ?? ''}\n`);
   return exitCode(error);
 }
 

@@ -17,11 +17,17 @@ export function createProgram(entries: readonly CommandEntry[]): Command {
     .version(VERSION)
     .helpCommand(false)
     .usage('COMMAND [OPTIONS]')
-    .addHelpText('after', `\nCommands:\n${list}\n\nExample:\n  cloudap demo\n\n\`cloudap COMMAND --help\` has the details.`)
+    .addHelpText(
+      'after',
+      `\nCommands:\n${list}\n\nExample:\n  cloudap demo\n\n\`cloudap COMMAND --help\` has the details.`,
+    )
     .action((_options, command: Command) => command.help({ error: true }));
 }
 
-export function findCommand(entries: readonly CommandEntry[], argv: readonly string[]): CommandEntry | undefined {
+export function findCommand(
+  entries: readonly CommandEntry[],
+  argv: readonly string[],
+): CommandEntry | undefined {
   const first = argv.find((word) => !word.startsWith('-'));
   return entries.find((entry) => entry.name === first);
 }

@@ -93,7 +93,8 @@ function migrationRoutes(server: FastifyInstance, site: Site): void {
     const gone = new AbortController();
     request.raw.once('close', () => gone.abort());
     async function* lines() {
-      for await (const view of site.migrations.follow(migrationId, gone.signal)) yield `${JSON.stringify(view)}\n`;
+      for await (const view of site.migrations.follow(migrationId, gone.signal))
+        yield `${JSON.stringify(view)}\n`;
     }
     const stream = Readable.from(lines());
     stream.on('error', () => {});
@@ -108,7 +109,9 @@ function check<T>(schema: z.ZodType<T>, value: unknown, place = 'body'): T {
   const problems = parsed.error.issues.slice(0, 16).flatMap((issue) => {
     const at = issue.path.map(String).join('.');
     if (issue.code !== 'unrecognized_keys') return [{ field: at || place, problem: issue.message }];
-    return issue.keys.slice(0, 8).map((key) => ({ field: at ? `${at}.${key}` : key, problem: 'is not known' }));
+    return issue.keys
+      .slice(0, 8)
+      .map((key) => ({ field: at ? `${at}.${key}` : key, problem: 'is not known' }));
   });
   const text = problems.map(({ field, problem }) => `${field}: ${problem}`).join('; ');
   throw failSite('API_BAD_REQUEST', text.slice(0, 1000), { fields: { problems } });

@@ -29,17 +29,26 @@ const MIB = 1024 * 1024;
 export function checkPrepare(request: Prepare, caller: string, facts: TargetFacts): void {
   const { vm } = request;
   if (request.source !== caller || request.target !== facts.site) {
-    throw failPrepare('PREPARE_NOT_FOR_ME', `${request.source} to ${request.target}, asked by ${caller} at ${facts.site}`);
+    throw failPrepare(
+      'PREPARE_NOT_FOR_ME',
+      `${request.source} to ${request.target}, asked by ${caller} at ${facts.site}`,
+    );
   }
-  if (facts.migrations >= facts.migrationsMax) throw failPrepare('PREPARE_BUSY', `${facts.migrations} are under way`);
+  if (facts.migrations >= facts.migrationsMax)
+    throw failPrepare('PREPARE_BUSY', `${facts.migrations} are under way`);
   if (facts.vmExists) throw failPrepare('PREPARE_VM_EXISTS', vm.id);
   if (facts.nameTaken) throw failPrepare('PREPARE_NAME_TAKEN', vm.name);
   checkMachine(request, facts.qemu);
-  if (!facts.image) throw failPrepare('PREPARE_NO_IMAGE', vm.image.slice(0, 16), { fields: { image: vm.image } });
+  if (!facts.image)
+    throw failPrepare('PREPARE_NO_IMAGE', vm.image.slice(0, 16), { fields: { image: vm.image } });
   if (facts.image.virtualBytes !== vm.machine.diskBytes) {
-    throw failPrepare('PREPARE_IMAGE_DAMAGED', `${facts.image.virtualBytes} bytes here, ${vm.machine.diskBytes} there`, {
-      fields: { image: vm.image },
-    });
+    throw failPrepare(
+      'PREPARE_IMAGE_DAMAGED',
+      `${facts.image.virtualBytes} bytes here, ${vm.machine.diskBytes} there`,
+      {
+        fields: { image: vm.image },
+      },
+    );
   }
   checkRoom(request, facts);
   if (!facts.routable) throw failPrepare('PREPARE_NO_ROUTE', `${request.source} and ${request.target}`);
@@ -48,7 +57,9 @@ export function checkPrepare(request: Prepare, caller: string, facts: TargetFact
 function checkMachine({ vm, qemuVersion }: Prepare, qemu: QemuFacts): void {
   const { machineType, cpuModel } = vm.machine;
   if (!qemu.machineTypes.has(machineType)) {
-    throw failPrepare('PREPARE_MACHINE_UNKNOWN', `${machineType} on QEMU ${qemu.version}`, { fields: { machineType } });
+    throw failPrepare('PREPARE_MACHINE_UNKNOWN', `${machineType} on QEMU ${qemu.version}`, {
+      fields: { machineType },
+    });
   }
   const model = cpuModel.split(',')[0] ?? '';
   if (!qemu.cpuModels.has(model)) throw failPrepare('PREPARE_CPU_UNKNOWN', model, { fields: { cpuModel } });
@@ -67,11 +78,16 @@ function checkRoom({ vm, overlayBytes }: Prepare, facts: TargetFacts): void {
   if (used.vms >= capacity.vms) throw failPrepare('PREPARE_TOO_MANY_VMS', `${used.vms} of ${capacity.vms}`);
   const memoryLeft = Math.min(capacity.memoryMiB - used.memoryMiB, facts.availableMemoryMiB);
   if (memoryLeft < vm.machine.memoryMiB) {
-    throw failPrepare('PREPARE_NO_MEMORY', `${vm.machine.memoryMiB} MiB needed, ${Math.max(0, memoryLeft)} MiB left`, {
-      fields: { neededMiB: vm.machine.memoryMiB, leftMiB: memoryLeft },
-    });
+    throw failPrepare(
+      'PREPARE_NO_MEMORY',
+      `${vm.machine.memoryMiB} MiB needed, ${Math.max(0, memoryLeft)} MiB left`,
+      {
+        fields: { neededMiB: vm.machine.memoryMiB, leftMiB: memoryLeft },
+      },
+    );
   }
-  const configured = capacity.diskBytes === undefined ? Number.POSITIVE_INFINITY : capacity.diskBytes - used.diskBytes;
+  const configured =
+    capacity.diskBytes === undefined ? Number.POSITIVE_INFINITY : capacity.diskBytes - used.diskBytes;
   const diskLeft = Math.min(configured, facts.freeDiskBytes - DISK_RESERVE_BYTES);
   if (diskLeft < overlayBytes) {
     const left = `${Math.floor(Math.max(0, diskLeft) / MIB)} MiB left`;

@@ -88,7 +88,8 @@ export class MigrationEntry {
       try {
         await this.#mover.cancel(reason);
       } catch (error) {
-        if (asCloudapError(error).code === 'MOVER_TOO_LATE') throw failMigrate('MIGRATE_TOO_LATE', this.id, { cause: error });
+        if (asCloudapError(error).code === 'MOVER_TOO_LATE')
+          throw failMigrate('MIGRATE_TOO_LATE', this.id, { cause: error });
         throw error;
       }
     }
@@ -100,8 +101,16 @@ export class MigrationEntry {
     if (this.#outcome && !this.#kept) return;
     const { version, role, migrationId, vmId, vmName, peer, initiatedAtMs } = this.info;
     const outcome: OutcomeFile = {
-      ...{ version, role, migrationId, vmId, vmName, peer, initiatedAtMs },
-      ...{ endedAtMs: Date.now(), state, error },
+      version,
+      role,
+      migrationId,
+      vmId,
+      vmName,
+      peer,
+      initiatedAtMs,
+      endedAtMs: Date.now(),
+      state,
+      error,
     };
     await writeJson(this.paths.outcomeFile, outcome);
     await this.removeSockets();
@@ -130,9 +139,15 @@ export class MigrationEntry {
 
   view(): MigrationView {
     const { migrationId, role, vmId, vmName, peer, initiatedAtMs } = this.info;
-    const error = this.#outcome?.error ?? (this.#status?.error ? { ...this.#status.error, fields: {} } : null);
+    const error =
+      this.#outcome?.error ?? (this.#status?.error ? { ...this.#status.error, fields: {} } : null);
     return {
-      ...{ migrationId, role, vmId, vmName, peer, initiatedAtMs },
+      migrationId,
+      role,
+      vmId,
+      vmName,
+      peer,
+      initiatedAtMs,
       state: this.#outcome?.state ?? this.#status?.state ?? 'preparing',
       active: this.active,
       link: this.#status?.link ?? null,

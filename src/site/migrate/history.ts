@@ -25,7 +25,14 @@ export class History {
     if (!outcome) return undefined;
     const { role, vmId, vmName, peer, state, initiatedAtMs, error } = outcome;
     return {
-      ...{ migrationId, role, vmId, vmName, peer, state, initiatedAtMs, error },
+      migrationId,
+      role,
+      vmId,
+      vmName,
+      peer,
+      state,
+      initiatedAtMs,
+      error,
       active: false,
       link: null,
       progress: null,

@@ -143,7 +143,8 @@ export class MigrationManager {
     facts.nameTaken = vms.store.nameTaken(vm.name);
     checkPrepare(request, caller, facts);
     if (!facts.image) throw failPrepare('PREPARE_NO_IMAGE');
-    if (this.#entries.has(migrationId)) throw failPrepare('PREPARE_BAD_REQUEST', `${migrationId} is under way`);
+    if (this.#entries.has(migrationId))
+      throw failPrepare('PREPARE_BAD_REQUEST', `${migrationId} is under way`);
     if (this.#tombstones.has(migrationId)) throw failMigrate('MIGRATE_CANCELLED', migrationId);
     const entry = this.#add({
       version: 1,
@@ -157,9 +158,13 @@ export class MigrationManager {
       moverStarted: false,
     });
     // the source gave up waiting, or its connection has gone
-    signal?.addEventListener('abort', () => entry.cancelled.abort(failMigrate('MIGRATE_CANCELLED', 'by the source')), {
-      once: true,
-    });
+    signal?.addEventListener(
+      'abort',
+      () => entry.cancelled.abort(failMigrate('MIGRATE_CANCELLED', 'by the source')),
+      {
+        once: true,
+      },
+    );
     await entry.save();
     const stored = await prepareTarget(this.#context, entry, request, facts.image);
     if (entry.mover) void watchTarget(this.#context, entry, stored, entry.mover);
@@ -175,7 +180,8 @@ export class MigrationManager {
       this.#bury(migrationId);
       return { aborted: false };
     }
-    if (entry.info.peer !== caller || entry.info.role !== 'target') throw failMigrate('MIGRATE_UNKNOWN', migrationId);
+    if (entry.info.peer !== caller || entry.info.role !== 'target')
+      throw failMigrate('MIGRATE_UNKNOWN', migrationId);
     if (entry.active) await this.#giveUp(entry, reason);
     await entry.ended;
     return { aborted: true };
@@ -186,7 +192,8 @@ export class MigrationManager {
     const { migrationId } = parseParams(outcomeRequestSchema, params);
     const entry = this.#entries.get(migrationId);
     if (entry?.active) {
-      if (entry.info.peer !== caller || entry.info.role !== 'target') throw failMigrate('MIGRATE_UNKNOWN', migrationId);
+      if (entry.info.peer !== caller || entry.info.role !== 'target')
+        throw failMigrate('MIGRATE_UNKNOWN', migrationId);
       try {
         await this.#giveUp(entry, `${caller} lost its mover`);
         await entry.ended;
@@ -239,7 +246,7 @@ export class MigrationManager {
 
   /** The agent ends: movers run on, and the next agent takes them up. */
   async detach(): Promise<void> {
-    await Promise.all(this.#active().map((entry) => entry.mover?.[Symbol.asyncDispose]()));
+    await Promise.all(this.#active().map(async (entry) => entry.mover?.[Symbol.asyncDispose]()));
   }
 
   /** A site is back: whatever hangs on its word is asked again. */

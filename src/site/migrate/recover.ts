@@ -46,9 +46,7 @@ async function recoverOne(context: MigrateContext, add: AddEntry, info: ActiveFi
   const vm = context.vms.store.has(info.vmId) ? context.vms.store.get(info.vmId) : undefined;
   const entry = add(info, vm);
   const log = context.log.child({ migration: info.migrationId, role: info.role });
-  const mover = info.moverStarted
-    ? await context.backends.movers.adopt(entry.paths.rpcSocket).catch(() => undefined)
-    : undefined;
+  const mover = await context.backends.movers.adopt(entry.paths.rpcSocket);
   if (!vm) {
     await mover?.kill();
     return endWithoutVm(entry);
@@ -96,7 +94,9 @@ async function removeStaleTargets(context: MigrateContext): Promise<void> {
 
 async function isClaimed(context: MigrateContext, names: string[], vm: StoredVm): Promise<boolean> {
   for (const name of names.filter((n) => n.endsWith('.active.json'))) {
-    const info = await readJson(join(context.paths.migrationsDir, name), activeFileSchema).catch(() => undefined);
+    const info = await readJson(join(context.paths.migrationsDir, name), activeFileSchema).catch(
+      () => undefined,
+    );
     if (info?.vmId === vm.definition.id) return true;
   }
   return false;
@@ -106,8 +106,14 @@ async function removeStaleSockets(context: MigrateContext, migrations: ReadonlyS
   const { runtimeDir, linkDir } = context.paths;
   const { store } = context.vms;
   await removeExcept(join(runtimeDir, 'm'), (name) => migrations.has(name));
-  await removeExcept(join(runtimeDir, 'v'), (name) => store.has(name) && context.vms.qemu(store.get(name)) !== undefined);
-  await removeExcept(linkDir, (name) => !name.startsWith('mig-') || migrations.has(name.replace(/\.sock$/, '')));
+  await removeExcept(
+    join(runtimeDir, 'v'),
+    (name) => store.has(name) && context.vms.qemu(store.get(name)) !== undefined,
+  );
+  await removeExcept(
+    linkDir,
+    (name) => !name.startsWith('mig-') || migrations.has(name.replace(/\.sock$/, '')),
+  );
 }
 
 async function removeExcept(directory: string, keep: (name: string) => boolean): Promise<void> {

@@ -4,6 +4,7 @@ import type { MoverStatus, SourceMoverConfig } from '../../migration/mover/confi
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { changeOwnership, readOwnership } from '../../migration/ownership.ts';
 import { migrationRecordSchema } from '../../migration/record.ts';
+import { POSTCOPY_PREEMPT } from '../constants.ts';
 import { failMigrate, failSite } from '../errors.ts';
 import { readJson } from '../json-file.ts';
 import type { StoredVm } from '../vm/store.ts';
@@ -64,11 +65,17 @@ async function prepareTarget(context: MigrateContext, entry: MigrationEntry, vm:
     linkLossTimeoutMs: context.config.migration.linkLossTimeoutMs,
   };
   signal.throwIfAborted();
-  const answer = await rpc.call('migration.prepare', request, { signal, timeoutMs: context.timeouts.prepareMs });
+  const answer = await rpc.call('migration.prepare', request, {
+    signal,
+    timeoutMs: context.timeouts.prepareMs,
+  });
   preparedSchema.parse(answer);
   signal.throwIfAborted();
   return Date.now();
 }
+
+/** Not in an object literal below until all sites know the field. */
+const channels = { preempt: POSTCOPY_PREEMPT };
 
 async function startMover(
   context: MigrateContext,
@@ -82,9 +89,16 @@ async function startMover(
   await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
   const mover = await context.backends.movers.start({
     role: 'source',
-    ...commonMoverConfig(context, info.migrationId, info.vmId, info.peer, context.dialAddress(info.peer) !== undefined),
+    ...commonMoverConfig(
+      context,
+      info.migrationId,
+      info.vmId,
+      info.peer,
+      context.dialAddress(info.peer) !== undefined,
+    ),
     linkLossTimeoutMs: context.config.migration.linkLossTimeoutMs,
     ...request,
+    ...channels,
     initiatedAtMs: info.initiatedAtMs,
     preparedAtMs,
     accelerator: vm.definition.accelerator,
@@ -146,7 +160,12 @@ async function release(context: MigrateContext, entry: MigrationEntry, vm: Store
 }
 
 /** Nothing was handed over: the VM goes on here, and the target is told to forget it. */
-async function goOn(context: MigrateContext, entry: MigrationEntry, vm: StoredVm, cause: unknown): Promise<void> {
+async function goOn(
+  context: MigrateContext,
+  entry: MigrationEntry,
+  vm: StoredVm,
+  cause: unknown,
+): Promise<void> {
   await entry.mover?.kill().catch(() => {});
   const qemu = context.vms.qemu(vm);
   if (qemu && entry.info.moverStarted) await qemu.resumeAfterFailedMigration();
@@ -166,7 +185,10 @@ async function abortAtTarget(context: MigrateContext, entry: MigrationEntry, rea
     const params = { migrationId, reason: reason.slice(0, 1000) };
     await context.peer(peer).call('migration.abort', params, { timeoutMs: context.timeouts.callMs });
   } catch (error) {
-    context.log.info({ migration: entry.id, err: asCloudapError(error).message }, 'target not told of the end');
+    context.log.info(
+      { migration: entry.id, err: asCloudapError(error).message },
+      'target not told of the end',
+    );
   }
 }
 
@@ -185,7 +207,10 @@ export async function askAndSettle(
       .call('migration.outcome', params, { timeoutMs: context.timeouts.callMs });
     outcome = outcomeSchema.parse(answer).outcome;
   } catch (error) {
-    context.log.warn({ migration: entry.id, err: asCloudapError(error).message }, 'the target does not say who has the VM');
+    context.log.warn(
+      { migration: entry.id, err: asCloudapError(error).message },
+      'the target does not say who has the VM',
+    );
   }
   if (outcome === 'completed') return release(context, entry, vm);
   const ownership = await readOwnership(vm.paths.ownershipFile);
@@ -199,15 +224,25 @@ export async function askAndSettle(
     await context.vms.setProblem(vm, undefined);
     return goOn(context, entry, vm, cause);
   }
-  const why = outcome === 'running' ? 'it runs at the target' : `${entry.info.peer} does not say whether it took over`;
+  const why =
+    outcome === 'running' ? 'it runs at the target' : `${entry.info.peer} does not say whether it took over`;
   await degrade(context, entry, vm, cause ?? failMigrate('MIGRATE_DEGRADED', why));
 }
 
-async function degrade(context: MigrateContext, entry: MigrationEntry, vm: StoredVm, cause: unknown): Promise<void> {
+async function degrade(
+  context: MigrateContext,
+  entry: MigrationEntry,
+  vm: StoredVm,
+  cause: unknown,
+): Promise<void> {
   const error = asApiError(
-    failMigrate('MIGRATE_DEGRADED', `${vm.definition.name} to ${entry.info.peer}: ${asApiError(cause).message}`, {
-      fields: { cause: asApiError(cause).code, migrationId: entry.id },
-    }),
+    failMigrate(
+      'MIGRATE_DEGRADED',
+      `${vm.definition.name} to ${entry.info.peer}: ${asApiError(cause).message}`,
+      {
+        fields: { cause: asApiError(cause).code, migrationId: entry.id },
+      },
+    ),
   );
   await context.vms.setProblem(vm, error);
   entry.keep(error);
@@ -218,5 +253,6 @@ export function checkPeer(context: MigrateContext, peer: string): void {
   if (peer === context.config.id) throw failMigrate('MIGRATE_TO_SELF', peer);
   context.peer(peer);
   const reachable = context.dialAddress(peer) !== undefined || context.config.link.listen !== undefined;
-  if (!reachable) throw failSite('SITE_NOT_CONNECTED', `${peer}: no address under link.dial, and no link.listen here`);
+  if (!reachable)
+    throw failSite('SITE_NOT_CONNECTED', `${peer}: no address under link.dial, and no link.listen here`);
 }

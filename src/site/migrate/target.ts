@@ -107,7 +107,11 @@ function createVm(context: MigrateContext, request: Prepare): Promise<StoredVm> 
   });
 }
 
-async function startMover(context: MigrateContext, entry: MigrationEntry, request: Prepare): Promise<MoverHandle> {
+async function startMover(
+  context: MigrateContext,
+  entry: MigrationEntry,
+  request: Prepare,
+): Promise<MoverHandle> {
   const vm = context.paths.vm(request.vm.id);
   const mover = await context.backends.movers.start({
     role: 'target',
@@ -171,12 +175,19 @@ export async function settleTarget(
 ): Promise<void> {
   const { vms, config } = context;
   const ownership = await readOwnership(vm.paths.ownershipFile);
-  const cause = thrown ?? (last?.error ? { ...last.error, fields: {} } : failMigrate('MIGRATE_MOVER_LOST', entry.id));
+  const cause =
+    thrown ?? (last?.error ? { ...last.error, fields: {} } : failMigrate('MIGRATE_MOVER_LOST', entry.id));
   if (ownership.owner !== config.id || ownership.state === 'incoming') {
-    return cleanUp(context, entry, vm, entry.cancelled.signal.aborted ? entry.cancelled.signal.reason : cause);
+    return cleanUp(
+      context,
+      entry,
+      vm,
+      entry.cancelled.signal.aborted ? entry.cancelled.signal.reason : cause,
+    );
   }
   const qemu = vms.qemu(vm);
-  const independent = last?.state === 'completed' || (qemu && (await qemu.isIndependent().catch(() => false)));
+  const independent =
+    last?.state === 'completed' || (qemu && (await qemu.isIndependent().catch(() => false)));
   if (!independent) {
     const name = vm.definition.name;
     const error = asApiError(
@@ -197,7 +208,11 @@ async function tidy(context: MigrateContext, vm: StoredVm): Promise<void> {
   await rm(vm.paths.top, { force: true });
   const image = await context.backends.images.find(vm.definition.image).catch(() => undefined);
   // only for tools that look at the file: QEMU is always told its base; `start` mends it too
-  if (image) await context.vms.qemu(vm)?.setBackingFile(image.diskPath, image.format).catch(() => {});
+  if (image)
+    await context.vms
+      .qemu(vm)
+      ?.setBackingFile(image.diskPath, image.format)
+      .catch(() => {});
   await context.vms.setProblem(vm, undefined);
 }
 

@@ -44,7 +44,10 @@ export async function addSite(setup: NewSite): Promise<{ config: string }> {
   const { caDir, center } = await findCa(setup.ca);
   const dial = setup.dial?.map(parseDial) ?? (center ? [center] : []);
   if (dial.length === 0 && (setup.listen === undefined || setup.listen === 'none')) {
-    throw failSite('SITE_SETUP', 'the new site could neither dial nor be dialled; give --dial center=host:port or --listen');
+    throw failSite(
+      'SITE_SETUP',
+      'the new site could neither dial nor be dialled; give --dial center=host:port or --listen',
+    );
   }
   const config = await writeSite({ ...setup, dir }, await loadCa(caDir), dial);
   return { config };
@@ -55,7 +58,10 @@ async function begin(setup: SiteSetup): Promise<{ dir: string }> {
   if (!id.success) throw failSite('SITE_SETUP', `--id ${setup.id}: ${id.error.issues[0]?.message ?? ''}`);
   const dir = resolve(setup.dir);
   if (await exists(join(dir, CONFIG_NAME))) throw failSite('SITE_EXISTS', join(dir, CONFIG_NAME));
-  for (const [option, text] of [['--listen', setup.listen], ['--advertise', setup.advertise]] as const) {
+  for (const [option, text] of [
+    ['--listen', setup.listen],
+    ['--advertise', setup.advertise],
+  ] as const) {
     if (text !== undefined && text !== 'none' && !parseAddress(text)) {
       throw failSite('SITE_SETUP', `${option} ${text} is not host:port`);
     }
@@ -64,11 +70,14 @@ async function begin(setup: SiteSetup): Promise<{ dir: string }> {
   return { dir };
 }
 
-async function findCa(path: string): Promise<{ caDir: string; center: { site: string; address: string } | undefined }> {
+async function findCa(
+  path: string,
+): Promise<{ caDir: string; center: { site: string; address: string } | undefined }> {
   const base = resolve(path);
   const inside = join(base, CA_DIR);
   const [caDir, home] = (await exists(join(inside, 'ca.key'))) ? [inside, base] : [base, resolve(base, '..')];
-  if (!(await exists(join(caDir, 'ca.key')))) throw failSite('SITE_SETUP', `no CA in ${base}; make one with \`cloudap site init\``);
+  if (!(await exists(join(caDir, 'ca.key'))))
+    throw failSite('SITE_SETUP', `no CA in ${base}; make one with \`cloudap site init\``);
   const file = join(home, CONFIG_NAME);
   if (!(await exists(file))) return { caDir, center: undefined };
   const { id, link } = loadConfig(file);
@@ -90,15 +99,21 @@ function parseDial(text: string): { site: string; address: string } {
   return { site: site ?? '', address };
 }
 
-async function writeSite(setup: SiteSetup, ca: Ca, dial: readonly { site: string; address: string }[]): Promise<string> {
+async function writeSite(
+  setup: SiteSetup,
+  ca: Ca,
+  dial: readonly { site: string; address: string }[],
+): Promise<string> {
   const { id, dir, listen, advertise } = setup;
   const text = `# Configuration of site ${id}; docs/SITE.md explains every key.
 id: ${id}
 dataDir: ./data
 link:
 ${listen === undefined || listen === 'none' ? '' : `  listen: "${listen}"\n`}${advertise ? `  advertise: "${advertise}"\n` : ''}${
-    dial.length === 0 ? '  dial: []' : `  dial:\n${dial.map((d) => `    - { site: ${d.site}, address: "${d.address}" }`).join('\n')}`
-  }
+  dial.length === 0
+    ? '  dial: []'
+    : `  dial:\n${dial.map((d) => `    - { site: ${d.site}, address: "${d.address}" }`).join('\n')}`
+}
 tls:
   ca: ./${TLS_DIR}/ca.pem
   cert: ./${TLS_DIR}/site.pem

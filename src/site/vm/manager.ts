@@ -83,9 +83,13 @@ export class VmManager {
     const { id, machine, name } = definition;
     const leftMiB = this.#config.capacity.memoryMiB - this.memoryUsedMiB();
     if (machine.memoryMiB > leftMiB) {
-      throw failVm('VM_CAPACITY', `${name} needs ${machine.memoryMiB} MiB of memory, ${Math.max(0, leftMiB)} MiB are left`, {
-        fields: { neededMiB: machine.memoryMiB, leftMiB },
-      });
+      throw failVm(
+        'VM_CAPACITY',
+        `${name} needs ${machine.memoryMiB} MiB of memory, ${Math.max(0, leftMiB)} MiB are left`,
+        {
+          fields: { neededMiB: machine.memoryMiB, leftMiB },
+        },
+      );
     }
     this.#reservedMiB.set(id, machine.memoryMiB);
     return { [Symbol.dispose]: () => void this.#reservedMiB.delete(id) };
@@ -107,7 +111,10 @@ export class VmManager {
       peer: null,
     };
     const vm = await this.store.create(definition, ownership, (paths) =>
-      this.#backends.disks.createQcow2(paths.overlay, image.virtualBytes, { path: image.diskPath, format: image.format }),
+      this.#backends.disks.createQcow2(paths.overlay, image.virtualBytes, {
+        path: image.diskPath,
+        format: image.format,
+      }),
     );
     this.#log.info({ vm: definition.id, name: definition.name, image: image.digest }, 'VM created');
     return vm;
@@ -134,7 +141,13 @@ export class VmManager {
         serialPorts: image.serialPorts,
         ...(image.kernelPath === undefined
           ? {}
-          : { directBoot: { kernel: 'kernel', ...(image.initrdPath === undefined ? {} : { initrd: 'initrd' }), commandLine } }),
+          : {
+              directBoot: {
+                kernel: 'kernel',
+                ...(image.initrdPath === undefined ? {} : { initrd: 'initrd' }),
+                commandLine,
+              },
+            }),
         uuid: randomUUID(),
       }),
     };
@@ -162,7 +175,9 @@ export class VmManager {
   async requireOwned(vm: StoredVm): Promise<Ownership> {
     const found = await readOwnership(vm.paths.ownershipFile);
     if (found.state !== 'owned' || found.owner !== this.#config.id) {
-      throw failVm('VM_NOT_OWNED', `${vm.definition.name} is ${found.state} by ${found.owner}`, { fields: { ...found } });
+      throw failVm('VM_NOT_OWNED', `${vm.definition.name} is ${found.state} by ${found.owner}`, {
+        fields: { ...found },
+      });
     }
     return found;
   }
@@ -171,7 +186,9 @@ export class VmManager {
   async attach(vm: StoredVm, qemu: QemuHandle): Promise<void> {
     await writeJson(vm.paths.qemuFile, qemu.identity);
     this.#running.set(vm.definition.id, qemu);
-    void qemu.exited.then(() => this.#ended(vm, qemu)).catch((error: unknown) => this.#log.error({ err: error }, 'QEMU ended'));
+    void qemu.exited
+      .then(() => this.#ended(vm, qemu))
+      .catch((error: unknown) => this.#log.error({ err: error }, 'QEMU ended'));
   }
 
   async #ended(vm: StoredVm, qemu: QemuHandle): Promise<void> {
@@ -194,7 +211,8 @@ export class VmManager {
   async stop(vm: StoredVm, options: { force?: boolean; graceMs?: number } = {}): Promise<void> {
     await this.store.exclusive(vm, 'stop', async () => {
       const qemu = this.runningQemu(vm);
-      if (vm.problem && !options.force) throw failVm('VM_DEGRADED', `${vm.definition.name}: ${vm.problem.message}`);
+      if (vm.problem && !options.force)
+        throw failVm('VM_DEGRADED', `${vm.definition.name}: ${vm.problem.message}`);
       const graceMs = options.force ? 0 : (options.graceMs ?? STOP_GRACE_MS);
       if (graceMs > 0 && (await this.#runState(qemu)) === 'running') {
         await qemu.powerdown().catch(() => {});
@@ -224,7 +242,9 @@ export class VmManager {
 
   /** QEMU's run state, or undefined where it does not say within a second: a listing never hangs on one VM. */
   async #runState(qemu: QemuHandle): Promise<string | undefined> {
-    return withTimeout<string | undefined>(qemu.runState(), 1000, () => new Error('timeout')).catch(() => undefined);
+    return withTimeout<string | undefined>(qemu.runState(), 1000, () => new Error('timeout')).catch(
+      () => undefined,
+    );
   }
 
   runState(vm: StoredVm): Promise<string | undefined> {

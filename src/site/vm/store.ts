@@ -38,7 +38,9 @@ export class VmStore {
       try {
         await store.#load(name);
       } catch (error) {
-        onDamaged(failVm('VM_DAMAGED', `${paths.vm(name).dir}: ${asCloudapError(error).message}`, { cause: error }));
+        onDamaged(
+          failVm('VM_DAMAGED', `${paths.vm(name).dir}: ${asCloudapError(error).message}`, { cause: error }),
+        );
       }
     }
     return store;
