@@ -1,0 +1,115 @@
+import { request, type IncomingMessage } from 'node:http';
+import { createInterface } from 'node:readline';
+import type * as z from 'zod';
+import { CloudapError } from '../../base/errors.ts';
+import { apiErrorSchema } from '../../site/api/messages.ts';
+import { failSite } from '../../site/errors.ts';
+import { API_ANSWER_MAX_BYTES, API_TIMEOUT_MS } from './constants.ts';
+
+export interface CallOptions {
+  body?: unknown;
+  signal?: AbortSignal;
+  /** No limit where 0. */
+  timeoutMs?: number;
+}
+
+/** Speaks to one site's agent over its Unix socket. Errors of the agent come out as they went in, code and all. */
+export class ApiClient {
+  readonly socketPath: string;
+
+  constructor(socketPath: string) {
+    this.socketPath = socketPath;
+  }
+
+  async json<T>(method: string, path: string, schema: z.ZodType<T>, options: CallOptions = {}): Promise<T> {
+    const bytes = await this.bytes(method, path, options);
+    try {
+      return schema.parse(JSON.parse(bytes.toString('utf8')));
+    } catch (error) {
+      throw failSite('API_BAD_ANSWER', `${method} ${path}`, { cause: error });
+    }
+  }
+
+  async bytes(method: string, path: string, options: CallOptions = {}): Promise<Buffer> {
+    return collect(await this.#open(method, path, options));
+  }
+
+  /** Follows an NDJSON answer until it ends. */
+  async *lines<T>(path: string, schema: z.ZodType<T>, signal?: AbortSignal): AsyncGenerator<T> {
+    const response = await this.#open('GET', path, { timeoutMs: 0, ...(signal ? { signal } : {}) });
+    const reader = createInterface({ input: response });
+    let broken: Error | undefined;
+    response.once('error', (error) => {
+      broken = error;
+      reader.close();
+    });
+    for await (const line of reader) {
+      if (line.trim() !== '') yield schema.parse(JSON.parse(line));
+    }
+    if (broken) throw this.#unreachable(broken);
+  }
+
+  async #open(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
+    const body = options.body === undefined ? undefined : JSON.stringify(options.body);
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const call = request(
+        {
+          socketPath: this.socketPath,
+          method,
+          path,
+          headers:
+            body === undefined
+              ? {}
+              : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+          ...(options.signal ? { signal: options.signal } : {}),
+        },
+        resolve,
+      );
+      const timeoutMs = options.timeoutMs ?? API_TIMEOUT_MS;
+      if (timeoutMs > 0) {
+        call.setTimeout(timeoutMs, () => call.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
+      }
+      call.once('error', (error) =>
+        reject(options.signal?.aborted ? (options.signal.reason as Error) : this.#unreachable(error)),
+      );
+      call.end(body);
+    });
+    if ((response.statusCode ?? 500) < 400) return response;
+    const text = (await collect(response)).toString('utf8');
+    const error = apiErrorSchema.safeParse(tryJson(text)).data;
+    if (!error) throw failSite('API_BAD_ANSWER', `${method} ${path}: status ${response.statusCode}`);
+    throw new CloudapError(error.code, error.message, error.remedy, { fields: error.fields });
+  }
+
+  #unreachable(cause: Error): CloudapError {
+    const why = { ENOENT: 'no such socket', ECONNREFUSED: 'nobody listens' }[
+      (cause as NodeJS.ErrnoException).code ?? ''
+    ];
+    return failSite('SITE_UNREACHABLE', `${this.socketPath}: ${why ?? cause.message}`, {
+      cause,
+      fields: { socket: this.socketPath },
+    });
+  }
+}
+
+async function collect(response: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > API_ANSWER_MAX_BYTES) {
+      response.destroy();
+      throw failSite('API_BAD_ANSWER', `more than ${API_ANSWER_MAX_BYTES} bytes`);
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function tryJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,69 @@
+import { CommanderError, type Command } from 'commander';
+import { createProgram, findCommand, type CommandEntry } from './kit/program.ts';
+import { EXIT_OK, EXIT_USAGE } from './kit/constants.ts';
+import { processContext, type CliContext } from './kit/command.ts';
+import { reportError } from './kit/output.ts';
+
+/** Loads only what the command line names: `cloudap --help` reads none of these files. */
+const commands: readonly CommandEntry[] = [
+  {
+    name: 'demo',
+    summary: 'show a VM moving between two sites on this machine',
+    load: () => import(demoModule),
+  },
+  {
+    name: 'doctor',
+    summary: 'say what this machine lacks, and how to mend it',
+    load: () => import('./doctor.ts'),
+  },
+  {
+    name: 'image',
+    summary: 'base images of a site: build, import, ls, rm, verify',
+    load: () => import('./image/index.ts'),
+  },
+  {
+    name: 'vm',
+    summary: 'VMs of a site: create, ls, start, stop, rm, screenshot',
+    load: () => import('./vm/index.ts'),
+  },
+  { name: 'migrate', summary: 'move a running VM to another site', load: () => import('./migrate.ts') },
+  {
+    name: 'site',
+    summary: 'run a site; set up, list and look at sites',
+    load: () => import('./site/index.ts'),
+  },
+];
+const demoModule = './demo.ts';
+
+/** Runs one command line and leaves the exit code with `context`. */
+export async function main(argv: readonly string[], context: CliContext = processContext): Promise<void> {
+  const program = createProgram(commands);
+  const entry = findCommand(commands, argv);
+  try {
+    if (entry) {
+      const module = (await entry.load()) as { default: (context: CliContext) => Command };
+      program.addCommand(module.default(context));
+    }
+    settle(program, context);
+    await program.parseAsync(argv, { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      const harmless = error.exitCode === 0;
+      context.setExitCode(harmless ? EXIT_OK : EXIT_USAGE);
+      return;
+    }
+    context.setExitCode(reportError(context.output, error, false));
+  }
+}
+
+/** Commander must neither end the process nor write past the context, at any depth. */
+function settle(command: Command, context: CliContext): void {
+  command.exitOverride();
+  command.configureOutput({
+    writeOut: (text) => context.output.out(text),
+    writeErr: (text) => context.output.err(text),
+  });
+  for (const inner of command.commands) settle(inner, context);
+}
+
+if (import.meta.main) await main(process.argv.slice(2));

@@ -1,0 +1,63 @@
+import type { Command } from 'commander';
+import { vmViewSchema, type CreateVm } from '../../site/api/messages.ts';
+import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB } from '../../site/constants.ts';
+import {
+  action,
+  apiClient,
+  command,
+  withSite,
+  wholeNumber,
+  type CliContext,
+  type SiteOptions,
+} from '../kit/command.ts';
+import { printJson } from '../kit/output.ts';
+
+interface Options extends SiteOptions {
+  image: string;
+  memory?: number;
+  cpus?: number;
+  append?: string;
+  machine?: string;
+  cpu?: string;
+  start?: boolean;
+  json?: boolean;
+}
+
+export default function create(context: CliContext): Command {
+  const cmd = command(
+    'create',
+    'make a VM from an image of the site',
+    'cloudap vm create desk --image abiword --start',
+  );
+  return withSite(cmd)
+    .argument('<name>', 'name, unique at the site')
+    .requiredOption('--image <image>', 'name, digest or beginning of the digest of an image')
+    .option(
+      '--memory <mib>',
+      'memory in MiB (default: the image’s)',
+      wholeNumber('--memory', MEMORY_MIN_MIB, MEMORY_MAX_MIB),
+    )
+    .option('--cpus <n>', 'virtual CPUs (default: the image’s)', wholeNumber('--cpus', 1, CPUS_MAX))
+    .option('--append <text>', 'added to the kernel command line of an image with a kernel')
+    .option('--machine <type>', 'versioned machine type, such as pc-i440fx-7.2')
+    .option('--cpu <model>', 'CPU model that all sites support, such as qemu64')
+    .option('--start', 'start it at once')
+    .action(
+      action(context, async (name: string, options: Options) => {
+        const { image, memory, cpus, append, machine, cpu, start } = options;
+        const body: CreateVm = {
+          name,
+          image,
+          ...(memory === undefined ? {} : { memoryMiB: memory }),
+          ...(cpus === undefined ? {} : { cpus }),
+          ...(append === undefined ? {} : { append }),
+          ...(machine === undefined ? {} : { machineType: machine }),
+          ...(cpu === undefined ? {} : { cpuModel: cpu }),
+          start: start === true,
+        };
+        const vm = await apiClient(options).json('POST', '/vms', vmViewSchema, { body });
+        if (options.json) printJson(context.output, vm);
+        else context.output.out(`${vm.name} ${vm.id} ${vm.status}\n`);
+      }),
+    );
+}

@@ -1,0 +1,17 @@
+import type { Command } from 'commander';
+import { removedSchema } from '../../site/api/messages.ts';
+import { action, apiClient, command, withSite, type CliContext, type SiteOptions } from '../kit/command.ts';
+import { printJson } from '../kit/output.ts';
+
+export default function rm(context: CliContext): Command {
+  return withSite(command('rm', 'remove a stopped VM and its disk for good', 'cloudap vm rm desk'))
+    .argument('<vm>', 'name or id')
+    .action(
+      action(context, async (name: string, options: SiteOptions & { json?: boolean }) => {
+        const path = `/vms/${encodeURIComponent(name)}`;
+        const removed = await apiClient(options).json('DELETE', path, removedSchema);
+        if (options.json) printJson(context.output, removed);
+        else context.output.out(`${name} removed\n`);
+      }),
+    );
+}

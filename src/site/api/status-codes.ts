@@ -1,0 +1,21 @@
+const exact: Readonly<Record<string, number>> = {
+  API_BAD_REQUEST: 400,
+  API_NO_SUCH_ROUTE: 404,
+  VM_UNKNOWN: 404,
+  IMAGE_UNKNOWN: 404,
+  IMAGE_AMBIGUOUS: 400,
+  SITE_UNKNOWN: 404,
+  MIGRATE_UNKNOWN: 404,
+  SITE_NOT_CONNECTED: 503,
+  VM_CAPACITY: 507,
+  VM_START_FAILED: 502,
+  QEMU_SPEC_INVALID: 400,
+  MIGRATE_TO_SELF: 400,
+};
+
+/** HTTP status of an error code: what is not named here is a conflict of states (409) or a failure (500). */
+export function statusOf(code: string): number {
+  const status = exact[code];
+  if (status !== undefined) return status;
+  return /^(VM|MIGRATE|MOVER|OWNERSHIP)_/.test(code) ? 409 : 500;
+}

@@ -1,0 +1,86 @@
+/** Longest path that fits `sockaddr_un.sun_path` with its terminating zero (Linux, unix(7)). */
+export const SOCKET_PATH_MAX_BYTES = 107;
+
+/** What the site adds to `runtimeDir` for its longest socket: `/m/<16 characters>/stream.sock`. */
+export const SOCKET_SUFFIX_MAX_BYTES = 32;
+
+/** A configuration file larger than this is refused unread. */
+export const CONFIG_MAX_BYTES = 64 * 1024;
+
+/** Largest body of a request to the agent's API; the largest real one (create with a kernel command line) is below 8 KiB. */
+export const API_BODY_MAX_BYTES = 64 * 1024;
+
+/** Requests that the API keeps waiting at once; each is small, so this bounds memory, not work. */
+export const API_CONNECTIONS_MAX = 64;
+
+/** Sites that one configuration may name under `link.dial`. */
+export const DIAL_SITES_MAX = 64;
+
+/** VMs that one site may be configured for. */
+export const VMS_MAX = 256;
+
+/** Virtual CPUs of a VM. */
+export const CPUS_MAX = 64;
+
+/** Memory of a VM, in MiB: below 16 no guest boots; above, the time of a move over a WAN is out of proportion. */
+export const MEMORY_MIN_MIB = 16;
+export const MEMORY_MAX_MIB = 1024 * 1024;
+
+/** Migrations that a site may take part in at once, both directions together. */
+export const MIGRATIONS_MAX = 8;
+
+/** How long a prepared target waits for the source's mover before it cleans up. */
+export const SOURCE_MOVER_TIMEOUT_MS = 30_000;
+
+/** How long the target may take to answer `migration.prepare` (it starts a mover and a QEMU under TCG). */
+export const PREPARE_TIMEOUT_MS = 60_000;
+
+/** An ordinary call to another site's agent. */
+export const PEER_CALL_TIMEOUT_MS = 10_000;
+
+/** How long a guest may take to react to the ACPI power button before its QEMU is told to quit. */
+export const STOP_GRACE_MS = 20_000;
+
+/** Disk space that stays free when a migration is accepted: the file system of a full site helps nobody. */
+export const DISK_RESERVE_BYTES = 256 * 1024 * 1024;
+
+/** Growth of the overlay during its migration that the target's NBD export has room for, beyond its present size. */
+export const EXPORT_HEADROOM_BYTES = 4 * 1024 ** 3;
+
+/** Finished migrations whose records a site keeps; older ones are removed at start. */
+export const RECORDS_KEPT = 1000;
+
+/** Interval of progress lines in the stream of a running migration, at most one in this time. */
+export const EVENT_INTERVAL_MS = 100;
+
+/** `qemu --version` and the like take some 50 ms; a machine under load more. */
+export const QEMU_PROBE_TIMEOUT_MS = 30_000;
+
+/** Machine that a VM gets if nobody says otherwise: what DESIGN 3 pins, known to every supported QEMU. */
+export const DEFAULT_MACHINE_TYPE = 'pc-i440fx-7.2';
+export const DEFAULT_CPU_MODEL = 'qemu64,+rdrand';
+
+/** `qemu-img create` and `rebase -u` touch one header. */
+export const DISK_TOOL_TIMEOUT_MS = 60_000;
+
+/** Ids of aborted migrations that are remembered, so that a late `migration.prepare` finds itself refused. */
+export const TOMBSTONES_MAX = 1000;
+
+/** Migrations that one listing shows. */
+export const MIGRATIONS_LISTED = 100;
+
+/** From starting the gateway process to its first line. */
+export const GATEWAY_START_TIMEOUT_MS = 30_000;
+
+/** How often the agent looks whether its gateway lives. */
+export const GATEWAY_WATCH_INTERVAL_MS = 1_000;
+
+/** Gateway route of the agents' RPC. */
+export const ROUTE_AGENT = 'agent';
+
+/** How long a mover that runs may be deaf to an agent that wants to adopt it, and the pause between attempts. */
+export const ADOPT_TIMEOUT_MS = 10_000;
+export const ADOPT_RETRY_MS = 50;
+
+/** Whether movers use QEMU's second channel for the pages that the target waits for (`postcopy-preempt`). */
+export const POSTCOPY_PREEMPT = false;

@@ -1,0 +1,157 @@
+import type { Logger } from 'pino';
+import { asCloudapError } from '../base/errors.ts';
+import type { RpcHandlers, RpcPeer } from '../link/rpc.ts';
+import { dialRpcTls, serveRpcTls, type RpcClient } from '../link/rpc-tls.ts';
+import type { TlsMaterial } from '../link/tls.ts';
+import type { SiteView } from './api/messages.ts';
+import { formatAddress } from './config-text.ts';
+import type { Address, SiteConfig } from './config.ts';
+import { PEER_CALL_TIMEOUT_MS, ROUTE_AGENT } from './constants.ts';
+import { failSite } from './errors.ts';
+import { helloSchema, type Hello } from './migrate/messages.ts';
+import { parseParams } from './migrate/params.ts';
+import type { SitePaths } from './paths.ts';
+import type { PeerRpc } from './ports.ts';
+
+export interface PeersOptions {
+  config: SiteConfig;
+  paths: SitePaths;
+  tls: TlsMaterial;
+  hello: Hello;
+  /** What another site may call, by its authenticated id. */
+  handlers: (site: string) => RpcHandlers;
+  onConnected: (site: string) => void;
+  log: Logger;
+}
+
+interface Connection {
+  peer: RpcPeer;
+  direction: 'dialled' | 'accepted';
+  sinceMs: number;
+  hello: Hello | undefined;
+}
+
+/** The other sites: those that the configuration dials, and those that have called. One RPC connection each. */
+export class Peers {
+  readonly #options: PeersOptions;
+  readonly #clients = new Map<string, RpcClient>();
+  readonly #connections = new Map<string, Connection>();
+  readonly #errors = new Map<string, Error>();
+  #server: AsyncDisposable | undefined;
+
+  private constructor(options: PeersOptions) {
+    this.#options = options;
+  }
+
+  /** Serves route `agent` where this site listens, and dials the configured sites again and again. */
+  static async start(options: PeersOptions): Promise<Peers> {
+    const peers = new Peers(options);
+    const { config, paths, tls, log } = options;
+    if (config.link.listen) {
+      peers.#server = await serveRpcTls({
+        socketPath: paths.linkSocket(ROUTE_AGENT),
+        tls,
+        handlers: (site) => peers.#handlers(site),
+        onPeer: (peer) => peers.#connected(peer.peerSiteId, peer, 'accepted'),
+        onRefused: (error) => log.warn({ err: error.message }, 'a connection was refused'),
+      });
+    }
+    for (const { site, address } of config.link.dial) {
+      const client = dialRpcTls({
+        address,
+        route: ROUTE_AGENT,
+        tls,
+        expectedPeer: site,
+        handlers: peers.#handlers(site),
+        onConnect: (peer) => peers.#connected(site, peer, 'dialled'),
+        onDisconnect: (cause) => peers.#noteError(site, cause),
+      });
+      peers.#clients.set(site, client);
+    }
+    return peers;
+  }
+
+  #handlers(site: string): RpcHandlers {
+    return {
+      ...this.#options.handlers(site),
+      'site.hello': (params, { peer }) => {
+        const hello = parseParams(helloSchema, params);
+        const connection = this.#connections.get(site);
+        if (connection?.peer === peer) connection.hello = hello;
+        return Promise.resolve(this.#options.hello);
+      },
+    };
+  }
+
+  #connected(site: string, peer: RpcPeer, direction: Connection['direction']): void {
+    const { log, hello } = this.#options;
+    if (site === this.#options.config.id) {
+      log.error({ site }, 'a connection with this site’s own certificate was closed');
+      peer.close();
+      return;
+    }
+    const connection: Connection = { peer, direction, sinceMs: Date.now(), hello: undefined };
+    this.#connections.set(site, connection);
+    this.#errors.delete(site);
+    log.info({ site, direction }, 'site connected');
+    void peer.closed.then((cause) => {
+      log.info({ site, direction, why: cause.message }, 'site disconnected');
+      if (this.#connections.get(site) === connection) this.#connections.delete(site);
+      this.#noteError(site, cause);
+    });
+    peer.call('site.hello', hello, { timeoutMs: PEER_CALL_TIMEOUT_MS }).then(
+      (answer) => {
+        connection.hello = parseParams(helloSchema, answer);
+        this.#options.onConnected(site);
+      },
+      (error: unknown) => this.#noteError(site, asCloudapError(error)),
+    );
+  }
+
+  #noteError(site: string, error: Error): void {
+    const before = this.#errors.get(site);
+    this.#errors.set(site, error);
+    if (before?.message !== error.message)
+      this.#options.log.info({ site, err: error.message }, 'site not reached');
+  }
+
+  /** @throws SITE_UNKNOWN, SITE_NOT_CONNECTED (its cause: why) */
+  get(site: string): PeerRpc {
+    const connection = this.#connections.get(site);
+    if (connection) return connection.peer;
+    const error = this.#errors.get(site);
+    if (!error && !this.#clients.has(site)) throw failSite('SITE_UNKNOWN', site);
+    throw failSite('SITE_NOT_CONNECTED', error ? `${site}: ${error.message}` : site, { cause: error });
+  }
+
+  dialAddress(site: string): Address | undefined {
+    return this.#options.config.link.dial.find((entry) => entry.site === site)?.address;
+  }
+
+  list(): SiteView[] {
+    const sites = new Set([...this.#clients.keys(), ...this.#connections.keys(), ...this.#errors.keys()]);
+    return [...sites].sort().map((site) => this.#view(site));
+  }
+
+  #view(site: string): SiteView {
+    const connection = this.#connections.get(site);
+    const address = this.dialAddress(site);
+    const error = connection ? undefined : this.#errors.get(site);
+    return {
+      id: site,
+      self: false,
+      connected: connection !== undefined,
+      direction: connection?.direction ?? null,
+      address: address ? formatAddress(address) : null,
+      connectedSinceMs: connection?.sinceMs ?? null,
+      qemuVersion: connection?.hello?.qemuVersion ?? null,
+      accelerator: connection?.hello?.accelerator ?? null,
+      error: error ? { ...asCloudapError(error).toJSON(), fields: {} } : null,
+    };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#clients.values()].map((client) => client[Symbol.asyncDispose]()));
+    await this.#server?.[Symbol.asyncDispose]();
+  }
+}

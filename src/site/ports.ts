@@ -1,0 +1,115 @@
+import type { MoverConfig } from '../migration/mover/config.ts';
+import type { MoverHandle } from '../migration/mover/handle.ts';
+import type { ProcessIdentity } from '../qemu/process-identity.ts';
+import type { VmPaths } from './paths.ts';
+import type { VmDefinition } from './vm/definition.ts';
+
+/**
+ * What the agent needs from below, as interfaces: tests put fakes here, the running agent the real thing
+ * (`backends.ts`). Nothing in the agent starts a process or opens an image by itself.
+ */
+export interface SiteBackends {
+  qemu: QemuBackend;
+  images: ImageBackend;
+  movers: MoverBackend;
+  disks: DiskBackend;
+}
+
+export interface QemuFacts {
+  /** As `7.2.22`. */
+  version: string;
+  accelerator: 'tcg' | 'kvm';
+  acceleratorReason: string;
+  machineTypes: ReadonlySet<string>;
+  cpuModels: ReadonlySet<string>;
+}
+
+/** A QEMU process of this site. It goes on when the agent ends. */
+export interface QemuHandle {
+  readonly identity: ProcessIdentity;
+  /** Settles when the process has ended, however. */
+  readonly exited: Promise<void>;
+  /** QEMU's run state: running, paused, inmigrate, postmigrate, … */
+  runState(): Promise<string>;
+  /** Presses the ACPI power button. */
+  powerdown(): Promise<void>;
+  /** Ends QEMU, by its monitor and if need be by its pid, and waits for the end. */
+  quit(): Promise<void>;
+  kill(): Promise<void>;
+  screenshotPng(): Promise<Buffer>;
+  /** Lets a guest go on that a failed migration left paused; cancels what is left of that migration. */
+  resumeAfterFailedMigration(): Promise<void>;
+  /** After a migration into this site: makes the overlay's header name this site's copy of the base image. */
+  setBackingFile(path: string, format: 'qcow2' | 'raw'): Promise<void>;
+  /** Whether the disk is base <- overlay again, with nothing of a migration in it. */
+  isIndependent(): Promise<boolean>;
+  /** Closes the monitor connection only. */
+  detach(): Promise<void>;
+}
+
+/** An image in this site's store; `files` are absolute. */
+export interface BaseImage {
+  digest: string;
+  name: string;
+  format: 'qcow2' | 'raw';
+  virtualBytes: number;
+  diskPath: string;
+  kernelPath: string | undefined;
+  initrdPath: string | undefined;
+  /** The image's own kernel command line. */
+  commandLine: string;
+  defaults: { memoryMiB: number; cpus: number; display: 'vga' | 'none'; input: 'tablet' | 'none' };
+  /** 2 where a program in the guest speaks on the second port. */
+  serialPorts: 1 | 2;
+}
+
+export interface StartQemu {
+  definition: VmDefinition;
+  paths: VmPaths;
+  image: BaseImage;
+  /** Waits for a migration, its disk served by the mover behind `nbdSocket`. */
+  incoming?: { nbdSocket: string };
+}
+
+export interface QemuBackend {
+  facts(): Promise<QemuFacts>;
+  start(request: StartQemu): Promise<QemuHandle>;
+  /** The process of `identity` if it is still that QEMU. */
+  adopt(definition: VmDefinition, paths: VmPaths, identity: ProcessIdentity): Promise<QemuHandle | undefined>;
+}
+
+export interface ImageBackend {
+  /** By digest, unique prefix or name. @throws IMAGE_* when there is none */
+  get(reference: string): Promise<BaseImage>;
+  /** By digest; undefined where the site does not have it. @throws IMAGE_CORRUPT */
+  find(digest: string): Promise<BaseImage | undefined>;
+}
+
+export interface MoverBackend {
+  start(config: MoverConfig): Promise<MoverHandle>;
+  /** The mover that serves this socket, if it still runs. */
+  adopt(rpcSocket: string): Promise<MoverHandle | undefined>;
+}
+
+export interface DiskBackend {
+  /** A new qcow2; with `backing` an overlay of that image. */
+  createQcow2(
+    path: string,
+    virtualBytes: number,
+    backing?: { path: string; format: 'qcow2' | 'raw' },
+  ): Promise<void>;
+  /** Corrects the backing file named in an overlay's header, without looking at it. */
+  setBacking(path: string, backing: { path: string; format: 'qcow2' | 'raw' }): Promise<void>;
+  freeBytes(directory: string): Promise<number>;
+  /** Bytes that a file takes on disk, and its length. */
+  fileBytes(path: string): Promise<{ allocated: number; length: number }>;
+}
+
+/** The other end of an agent connection; `RpcPeer` of the link room. */
+export interface PeerRpc {
+  call(
+    method: string,
+    params: unknown,
+    options?: { signal?: AbortSignal; timeoutMs?: number },
+  ): Promise<unknown>;
+}

@@ -1,0 +1,230 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { FastifyInstance } from 'fastify';
+import type { Logger } from 'pino';
+import { apiServer, listenApi } from './api/server.ts';
+import type { SiteStatus, SiteView, VmView } from './api/messages.ts';
+import { formatAddress } from './config-text.ts';
+import type { SiteConfig } from './config.ts';
+import { PEER_CALL_TIMEOUT_MS, PREPARE_TIMEOUT_MS, SOURCE_MOVER_TIMEOUT_MS } from './constants.ts';
+import { GatewayProcess } from './gateway-process.ts';
+import { lockDataDir } from './lock.ts';
+import type { MigrateContext } from './migrate/context.ts';
+import { MigrationManager } from './migrate/manager.ts';
+import { makeRuntimeDir, sitePaths, type SitePaths } from './paths.ts';
+import { Peers } from './peers.ts';
+import type { QemuFacts, SiteBackends } from './ports.ts';
+import { loadTls } from './tls.ts';
+import { VERSION } from './version.ts';
+import { VmManager } from './vm/manager.ts';
+import { VmStore, type StoredVm } from './vm/store.ts';
+import { viewVm } from './vm/view.ts';
+
+const MIB = 1024 * 1024;
+
+export interface SiteOptions {
+  backends: SiteBackends;
+  log: Logger;
+  timeouts?: Partial<MigrateContext['timeouts']>;
+}
+
+/** One site's agent: a control loop that starts processes and talks to them; it moves no data itself. */
+export class Site {
+  readonly config: SiteConfig;
+  readonly paths: SitePaths;
+  readonly log: Logger;
+  readonly vms: VmManager;
+  readonly migrations: MigrationManager;
+  readonly #backends: SiteBackends;
+  readonly #closing = new AbortController();
+  readonly #startedAtMs = Date.now();
+  readonly #lock: Disposable;
+  #peers: Peers | undefined;
+  #gateway: GatewayProcess | undefined;
+  #api: FastifyInstance | undefined;
+
+  private constructor(
+    config: SiteConfig,
+    options: SiteOptions,
+    facts: QemuFacts,
+    store: VmStore,
+    lock: Disposable,
+  ) {
+    const { backends, log } = options;
+    this.config = config;
+    this.paths = sitePaths(config);
+    this.log = log;
+    this.#backends = backends;
+    this.#lock = lock;
+    this.vms = new VmManager({ config, backends, facts, store, log });
+    this.migrations = new MigrationManager({
+      config,
+      paths: this.paths,
+      backends,
+      vms: this.vms,
+      log,
+      peer: (site) => this.peers.get(site),
+      dialAddress: (site) => config.link.dial.find((entry) => entry.site === site)?.address,
+      closing: this.#closing.signal,
+      timeouts: {
+        sourceMoverMs: SOURCE_MOVER_TIMEOUT_MS,
+        prepareMs: PREPARE_TIMEOUT_MS,
+        callMs: PEER_CALL_TIMEOUT_MS,
+        ...options.timeouts,
+      },
+    });
+  }
+
+  /**
+   * Locks the data directory, takes up what runs, and only then listens.
+   * @throws SITE_LOCKED, SITE_RUNTIME_DIR, SITE_TLS, SITE_GATEWAY, PROGRAM_MISSING
+   */
+  static async start(config: SiteConfig, options: SiteOptions): Promise<Site> {
+    const { log } = options;
+    await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
+    const lock = lockDataDir(config.dataDir);
+    let site: Site | undefined;
+    try {
+      makeRuntimeDir(config.runtimeDir);
+      const paths = sitePaths(config);
+      const [tls, facts, store] = await Promise.all([
+        loadTls(config.tls, config.id),
+        options.backends.qemu.facts(),
+        VmStore.open(paths, (error) => log.error({ err: error }, 'VM')),
+      ]);
+      site = new Site(config, options, facts, store, lock);
+      await site.vms.adoptAll();
+      // a source whose mover was lost asks its target: peers first, calls from them only once everything is settled
+      await site.migrations.recover();
+      await site.#connect(tls);
+      await site.#serve();
+      log.info({ site: config.id, accelerator: facts.accelerator, qemu: facts.version }, 'site ready');
+      return site;
+    } catch (error) {
+      if (site) await site.#close(true).catch(() => {});
+      else lock[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  async #connect(tls: Parameters<typeof Peers.start>[0]['tls']): Promise<void> {
+    const { config, paths, log, migrations } = this;
+    const { version, accelerator } = this.vms.facts;
+    this.#peers = await Peers.start({
+      config,
+      paths,
+      tls,
+      log,
+      hello: { version: 1, site: config.id, qemuVersion: version, accelerator },
+      handlers: (site) => ({
+        'migration.prepare': (params, { signal }) => migrations.prepare(site, params, signal),
+        'migration.abort': (params) => migrations.abort(site, params),
+        'migration.outcome': (params) => migrations.outcome(site, params),
+      }),
+      onConnected: (site) => {
+        migrations
+          .onPeerConnected(site)
+          .catch((error: unknown) => log.error({ err: error, site }, 'migration'));
+      },
+    });
+    const { listen } = config.link;
+    if (!listen) return;
+    this.#gateway = await GatewayProcess.start({
+      listen,
+      log,
+      linkDir: paths.linkDir,
+      logFile: paths.gatewayLog,
+      noteFile: join(config.dataDir, 'gateway.json'),
+    });
+  }
+
+  async #serve(): Promise<void> {
+    this.#api = apiServer(this);
+    await listenApi(this.#api, this.paths.apiSocket);
+  }
+
+  get peers(): Peers {
+    if (!this.#peers) throw new Error('the site is not connected yet');
+    return this.#peers;
+  }
+
+  /** The HTTP side, for tests that inject requests. */
+  get api(): FastifyInstance {
+    if (!this.#api) throw new Error('the site does not serve yet');
+    return this.#api;
+  }
+
+  async view(vm: StoredVm): Promise<VmView> {
+    const image = await this.#backends.images.find(vm.definition.image).catch(() => undefined);
+    return viewVm(this.config.id, this.vms, vm, this.migrations.activeOf(vm.definition.id)?.id, image);
+  }
+
+  sites(): SiteView[] {
+    const { listen, advertise } = this.config.link;
+    const address = advertise ?? listen;
+    const { version, accelerator } = this.vms.facts;
+    const self: SiteView = {
+      id: this.config.id,
+      self: true,
+      connected: true,
+      direction: null,
+      address: address ? formatAddress(address) : null,
+      connectedSinceMs: this.#startedAtMs,
+      qemuVersion: version,
+      accelerator,
+      error: null,
+    };
+    return [self, ...this.peers.list()];
+  }
+
+  async status(): Promise<SiteStatus> {
+    const { config, vms } = this;
+    const { capacity } = config;
+    const [diskUsedBytes, freeBytes] = await Promise.all([
+      vms.diskUsedBytes(),
+      this.#backends.disks.freeBytes(config.dataDir),
+    ]);
+    return {
+      id: config.id,
+      version: VERSION,
+      pid: process.pid,
+      startedAtMs: this.#startedAtMs,
+      dataDir: config.dataDir,
+      runtimeDir: config.runtimeDir,
+      imageDir: config.imageDir,
+      listen: config.link.listen ? formatAddress(config.link.listen) : null,
+      gatewayPid: this.#gateway?.pid ?? null,
+      qemuVersion: vms.facts.version,
+      accelerator: vms.facts.accelerator,
+      acceleratorReason: vms.facts.acceleratorReason,
+      capacity: {
+        memoryMiB: capacity.memoryMiB,
+        memoryUsedMiB: vms.memoryUsedMiB(),
+        diskMiB: capacity.diskMiB ?? null,
+        diskUsedMiB: Math.ceil(diskUsedBytes / MIB),
+        diskFreeMiB: Math.floor(freeBytes / MIB),
+        vms: capacity.vms,
+        vmsUsed: vms.store.count,
+      },
+      rssMiB: Math.round(process.memoryUsage.rss() / MIB),
+    };
+  }
+
+  /** Stops serving. VMs and movers run on, and so does the gateway while a mover's link may pass through it. */
+  async stop(options: { stopVms?: boolean } = {}): Promise<void> {
+    await this.#api?.close();
+    if (options.stopVms) await this.vms.stopAll();
+    await this.#close(!this.migrations.hasActive);
+    this.log.info({ site: this.config.id }, 'site stopped');
+  }
+
+  async #close(endGateway: boolean): Promise<void> {
+    this.#closing.abort();
+    await this.#api?.close();
+    await this.#gateway?.close(endGateway);
+    await this.#peers?.close();
+    await this.migrations.detach();
+    await this.vms.detachAll();
+    this.#lock[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,28 @@
+import { stat, statfs } from 'node:fs/promises';
+import { run } from '../../base/process.ts';
+import { DISK_TOOL_TIMEOUT_MS } from '../constants.ts';
+import type { DiskBackend } from '../ports.ts';
+
+const STAT_BLOCK_BYTES = 512;
+
+/** `qemu-img` in processes of its own, and what the file system says. */
+export const diskBackend: DiskBackend = {
+  async createQcow2(path, virtualBytes, backing) {
+    const args = ['create', '-q', '-f', 'qcow2'];
+    // -u: the size is given, so qemu-img need not open the base
+    if (backing) args.push('-u', '-b', backing.path, '-F', backing.format);
+    await run('qemu-img', [...args, path, String(virtualBytes)], { timeoutMs: DISK_TOOL_TIMEOUT_MS });
+  },
+  async setBacking(path, backing) {
+    const args = ['rebase', '-q', '-u', '-f', 'qcow2', '-b', backing.path, '-F', backing.format, path];
+    await run('qemu-img', args, { timeoutMs: DISK_TOOL_TIMEOUT_MS });
+  },
+  async freeBytes(directory) {
+    const { bavail, bsize } = await statfs(directory);
+    return bavail * bsize;
+  },
+  async fileBytes(path) {
+    const { blocks, size } = await stat(path);
+    return { allocated: blocks * STAT_BLOCK_BYTES, length: size };
+  },
+};

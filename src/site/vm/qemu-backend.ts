@@ -1,0 +1,120 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { QemuPaths } from '../../qemu/command-line.ts';
+import { NODE } from '../../qemu/block-nodes.ts';
+import { QemuProcess } from '../../qemu/process.ts';
+import type { ProcessIdentity } from '../../qemu/process-identity.ts';
+import type { VmPaths } from '../paths.ts';
+import type { BaseImage, QemuBackend, QemuHandle, StartQemu } from '../ports.ts';
+import { probeQemu } from './qemu-facts.ts';
+
+/** The real QEMU, behind the interface that the agent uses. */
+export function qemuBackend(wanted: 'auto' | 'tcg' | 'kvm'): QemuBackend {
+  return {
+    facts: () => probeQemu(wanted),
+    start: async (request) => new RealQemu(await startQemu(request), request.paths),
+    adopt: async (_definition, paths, identity: ProcessIdentity) => {
+      const found = await QemuProcess.adopt({
+        process: identity,
+        qmpSocket: paths.agentQmp,
+        logPath: paths.qemuLog,
+      });
+      return new RealQemu(found, paths);
+    },
+  };
+}
+
+function startQemu({ definition, paths, image, incoming }: StartQemu): Promise<QemuProcess> {
+  const base = { path: image.diskPath, format: image.format };
+  return QemuProcess.start({
+    spec: definition.machine,
+    name: definition.name,
+    accelerator: definition.accelerator,
+    logPath: paths.qemuLog,
+    paths: qemuPaths(paths, image),
+    disk: incoming
+      ? { mode: 'incoming', base, overlay: { socketPath: incoming.nbdSocket }, topPath: paths.top }
+      : { mode: 'normal', base, overlayPath: paths.overlay },
+  });
+}
+
+function qemuPaths(paths: VmPaths, image: BaseImage): QemuPaths {
+  return {
+    qmpSocket: paths.agentQmp,
+    moverSocket: paths.moverQmp,
+    vncSocket: paths.vncSocket,
+    serialLog: paths.serialLog,
+    serialSocket: paths.serialSocket,
+    serial1Socket: paths.serial1Socket,
+    kernel: image.kernelPath,
+    initrd: image.initrdPath,
+  };
+}
+
+class RealQemu implements QemuHandle {
+  readonly exited: Promise<void>;
+  readonly #qemu: QemuProcess;
+  readonly #paths: VmPaths;
+
+  constructor(qemu: QemuProcess, paths: VmPaths) {
+    this.#qemu = qemu;
+    this.#paths = paths;
+    this.exited = qemu.exited.then(() => {});
+  }
+
+  get identity(): ProcessIdentity {
+    return this.#qemu.identity;
+  }
+
+  async runState(): Promise<string> {
+    return (await this.#qemu.qmp.queryStatus()).status;
+  }
+
+  powerdown(): Promise<void> {
+    return this.#qemu.qmp.systemPowerdown();
+  }
+
+  async quit(): Promise<void> {
+    await this.#qemu.quit();
+  }
+
+  async kill(): Promise<void> {
+    await this.#qemu.kill();
+  }
+
+  async screenshotPng(): Promise<Buffer> {
+    const folder = await mkdtemp(join(this.#paths.dir, '.screen-'));
+    try {
+      const file = join(folder, 'screen.png');
+      await this.#qemu.qmp.screendump(file, 'png');
+      return await readFile(file);
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  async resumeAfterFailedMigration(): Promise<void> {
+    const { qmp } = this.#qemu;
+    const { status } = await qmp.queryMigrate();
+    if (status === 'setup' || status === 'active' || status === 'postcopy-active') await qmp.migrateCancel();
+    const { running } = await qmp.queryStatus();
+    if (!running) await qmp.cont();
+  }
+
+  async isIndependent(): Promise<boolean> {
+    const nodes = new Set((await this.#qemu.qmp.queryNamedBlockNodes()).map((node) => node['node-name']));
+    return nodes.has(NODE.cow) && !nodes.has(NODE.top) && !nodes.has(NODE.cowNbd);
+  }
+
+  async setBackingFile(path: string): Promise<void> {
+    await this.#qemu.qmp.execute('change-backing-file', {
+      device: NODE.cow,
+      'image-node-name': NODE.cow,
+      'backing-file': path,
+    });
+  }
+
+  detach(): Promise<void> {
+    return this.#qemu.close();
+  }
+}
