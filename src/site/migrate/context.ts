@@ -41,7 +41,7 @@ export function commonMoverConfig(
     logPath: migration.logFile,
     recordPath: migration.recordFile,
     link: address
-      ? { mode: 'dial' as const, host: address.host, port: address.port, route: migrationId }
+      ? { mode: 'dial' as const, address: { host: address.host, port: address.port }, route: migrationId }
       : { mode: 'listen' as const, socketPath: migration.linkSocket },
     tls: { caPath: config.tls.ca, certPath: config.tls.cert, keyPath: config.tls.key },
     qmpSocket: vm.moverQmp,
