@@ -93,20 +93,19 @@ export class Guest implements AsyncDisposable {
     const overlay = join(folder, 'overlay.qcow2');
     const base = ['-b', image.diskPath, '-F', manifest.disk.format];
     execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...base, overlay]);
+    const { memoryMiB, display, input } = manifest.defaults;
     const args = [
-      ...['-M', 'pc-i440fx-7.2', '-accel', 'tcg,tb-size=128', '-cpu', 'qemu64,+rdrand', '-nodefaults'],
-      ...['-no-reboot', '-display', 'none', '-m', String(manifest.defaults.memoryMiB)],
-      ...(manifest.defaults.display === 'vga' ? ['-vga', 'std', '-vnc', `unix:${join(folder, 'vnc')}`] : []),
-      ...(manifest.defaults.input === 'tablet' ? ['-device', 'virtio-tablet-pci'] : []),
-      ...['-drive', `file=${overlay},if=none,id=d0,format=qcow2,discard=unmap`],
-      ...['-device', 'virtio-blk-pci,drive=d0'],
-      ...['-serial', `unix:${join(folder, 'serial0')},server=on,wait=off`],
-      ...['-serial', `unix:${join(folder, 'serial1')},server=on,wait=off`],
-      ...(image.kernelPath ? ['-kernel', image.kernelPath] : []),
-      ...(image.initrdPath ? ['-initrd', image.initrdPath] : []),
-      ...(manifest.commandLine ? ['-append', manifest.commandLine] : []),
-      ...extra,
-    ];
+      '-M pc-i440fx-7.2 -accel tcg,tb-size=128 -cpu qemu64,+rdrand -nodefaults -no-reboot -display none',
+      `-m ${memoryMiB}`,
+      display === 'vga' ? `-vga std -vnc unix:${folder}/vnc` : '',
+      input === 'tablet' ? '-device virtio-tablet-pci' : '',
+      `-drive file=${overlay},if=none,id=d0,format=qcow2,discard=unmap -device virtio-blk-pci,drive=d0`,
+      `-serial unix:${folder}/serial0,server=on,wait=off -serial unix:${folder}/serial1,server=on,wait=off`,
+    ].flatMap((part) => part.split(' ').filter(Boolean));
+    if (image.kernelPath) args.push('-kernel', image.kernelPath);
+    if (image.initrdPath) args.push('-initrd', image.initrdPath);
+    if (manifest.commandLine) args.push('-append', manifest.commandLine);
+    args.push(...extra);
     return new Guest(folder, spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'inherit', 'inherit'] }));
   }
 

@@ -21,37 +21,40 @@ export interface PackageVersion {
 export class PackageIndex {
   readonly codename: string;
   readonly sources: string;
-  readonly #options: readonly string[];
+  /** A deb822 file with `sources`. */
+  readonly sourceFile: string;
+  /** How this machine reaches archives (proxies, certificates, clock checks), as lines of apt.conf(5). */
+  readonly transport: readonly string[];
+  readonly #env: NodeJS.ProcessEnv;
 
-  private constructor(codename: string, sources: string, options: readonly string[]) {
-    this.codename = codename;
-    this.sources = sources;
-    this.#options = options;
+  private constructor(
+    machine: { codename: string; sources: string },
+    folder: string,
+    transport: readonly string[],
+  ) {
+    this.codename = machine.codename;
+    this.sources = machine.sources;
+    this.sourceFile = join(folder, 'guest.sources');
+    this.transport = transport;
+    this.#env = { APT_CONFIG: join(folder, 'apt.conf') };
   }
 
   /** Fetches the lists again when they are older than `maxAgeMs`. @throws GUEST_SOURCES, GUEST_DOWNLOAD */
   static async open(folder: string, call: BuildCall & { maxAgeMs?: number } = {}): Promise<PackageIndex> {
-    const { codename, sources } = await machineSources();
+    const machine = await machineSources();
     await mkdir(join(folder, 'lists', 'partial'), { recursive: true });
     await mkdir(join(folder, 'archives', 'partial'), { recursive: true });
-    const sourceFile = join(folder, 'guest.sources');
-    await writeFile(sourceFile, sources);
-    const options = [
-      `Dir::Etc::sourcelist=${sourceFile}`,
-      'Dir::Etc::sourceparts=-',
-      `Dir::State::lists=${join(folder, 'lists')}`,
-      `Dir::Cache=${folder}`,
-      'Dir::Cache::archives=archives',
-      // The download helper would otherwise run as a user who cannot write below a private folder.
-      'APT::Sandbox::User=',
-      'Acquire::Languages=none',
-      'Acquire::Retries=3',
-    ].flatMap((option) => ['-o', option]);
-    const index = new PackageIndex(codename, sources, options);
+    const index = new PackageIndex(machine, folder, await machineTransport(call.signal));
+    await writeFile(index.sourceFile, machine.sources);
+    await writeFile(
+      join(folder, 'apt.conf'),
+      `${[...ownConfiguration(folder), ...index.transport].join('\n')}\n`,
+    );
     const fetched = await stat(join(folder, 'fetched')).catch(() => undefined);
     if (!fetched || Date.now() - fetched.mtimeMs > (call.maxAgeMs ?? 24 * 3600_000)) {
       call.onProgress?.({ step: 'packages', detail: 'package lists' });
-      await runStep('apt-get', [...options, '-q', 'update', '--error-on=any'], {
+      await runStep('apt-get', ['-q', 'update', '--error-on=any'], {
+        env: index.#env,
         signal: call.signal,
         onLine: (detail) => call.onProgress?.({ step: 'packages', detail }),
       }).catch((cause: unknown) => {
@@ -65,8 +68,8 @@ export class PackageIndex {
 
   /** The versions that would be installed, in the order asked for. @throws GUEST_PACKAGE */
   async lookup(names: readonly string[], signal?: AbortSignal): Promise<readonly PackageVersion[]> {
-    const args = [...this.#options, 'show', '--no-all-versions', ...names];
-    const text = await runStep('apt-cache', args, { signal }).catch((cause: unknown) => {
+    const args = ['show', '--no-all-versions', ...names];
+    const text = await runStep('apt-cache', args, { env: this.#env, signal }).catch((cause: unknown) => {
       signal?.throwIfAborted();
       throw fail('GUEST_PACKAGE', names.join(', '), { cause });
     });
@@ -101,8 +104,8 @@ export class PackageIndex {
       });
     }, DOWNLOAD_POLL_MS);
     try {
-      const args = [...this.#options, '-q', 'download', `${wanted.name}=${wanted.version}`];
-      await runStep('apt-get', args, { cwd: scratch, signal: call.signal });
+      const args = ['-q', 'download', `${wanted.name}=${wanted.version}`];
+      await runStep('apt-get', args, { env: this.#env, cwd: scratch, signal: call.signal });
       const deb = (await readdir(scratch)).find((file) => file.endsWith('.deb'));
       if (!deb) throw fail('GUEST_DOWNLOAD', wanted.name);
       await rename(join(scratch, deb), kept);
@@ -115,6 +118,32 @@ export class PackageIndex {
       await rm(scratch, { recursive: true, force: true });
     }
   }
+}
+
+/** Lists and caches below `folder`; nothing of the machine's configuration, whose hooks could do anything. */
+function ownConfiguration(folder: string): readonly string[] {
+  return [
+    'Dir::Etc::main "/dev/null";',
+    'Dir::Etc::parts "/dev/null";',
+    `Dir::Etc::sourcelist "${join(folder, 'guest.sources')}";`,
+    'Dir::Etc::sourceparts "/dev/null";',
+    `Dir::State::lists "${join(folder, 'lists')}";`,
+    `Dir::Cache "${folder}";`,
+    'Dir::Cache::archives "archives";',
+    // The download helper would otherwise run as a user who cannot write below a private folder.
+    'APT::Sandbox::User "";',
+    'Acquire::Languages "none";',
+    'Acquire::Retries "3";',
+  ];
+}
+
+async function machineTransport(signal: AbortSignal | undefined): Promise<readonly string[]> {
+  const dump = await runStep('apt-config', ['dump'], { signal });
+  return dump
+    .split('\n')
+    .filter((line) =>
+      /^Acquire::(https?|ftp|Check-Valid-Until|Check-Date|ForceIPv[46])\b.* "[^"]+";$/i.test(line),
+    );
 }
 
 async function folderBytes(folder: string): Promise<number> {

@@ -40,8 +40,17 @@ export const guestInfoSchema = z.object({
   screen: z.object({ width: z.number().int(), height: z.number().int() }).optional(),
   /** Where to click so that typed text arrives in the application. */
   focus: z.object({ x: z.number().int(), y: z.number().int() }).optional(),
-  /** The application is ready after an update of this many pixels that is followed by this much quiet. */
-  ready: z.object({ updatePixels: z.number().int(), quietMs: z.number().int() }).optional(),
+  /**
+   * The application is ready when the screen has its size, this share of it is not black, and no update of so many
+   * pixels came for this long (small ones are a blinking caret).
+   */
+  ready: z
+    .object({
+      litPercent: z.number().min(0).max(100),
+      updatePixels: z.number().int(),
+      quietMs: z.number().int(),
+    })
+    .optional(),
   /** Lines that appear on the first serial port, in order. */
   bootMarks: z.array(z.string().max(100)).max(16).optional(),
   /** The self-checking workload: its serial port (0 is ttyS0) and the part of the disk that it writes. */
