@@ -1,7 +1,7 @@
 import { Command, Option } from 'commander';
 import { loadConfig, type SiteConfig } from '../../site/config.ts';
 import { sitePaths } from '../../site/paths.ts';
-import { ApiClient } from './api-client.ts';
+import { ApiClient } from '../../site/api/client.ts';
 import { EXIT_OK } from './constants.ts';
 import { failUsage, processOutput, reportError, type Output } from './output.ts';
 
