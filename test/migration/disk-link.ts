@@ -25,7 +25,7 @@ export interface FakeLinkOptions {
   tamper?: (type: number, payload: Buffer, lane: Lane) => Buffer | undefined;
   /** Bulk bytes that may be unacknowledged. */
   windowBytes?: number;
-  /** Deliver the next message of a lane only when the one before has been handled. */
+  /** Deliver the next message of a lane only when the one before has been handled, as the real link does. */
   oneAtATime?: boolean;
 }
 
