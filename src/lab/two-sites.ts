@@ -73,7 +73,12 @@ export class TwoSites implements AsyncDisposable {
         }),
       ]);
       const { address } = z.object({ address: z.object({ port: z.number() }) }).parse(emulator.ready);
-      const init = await initSite({ id: 'center', dir: join(dir, 'center'), listen: `127.0.0.1:${port}`, memoryMiB });
+      const init = await initSite({
+        id: 'center',
+        dir: join(dir, 'center'),
+        listen: `127.0.0.1:${port}`,
+        memoryMiB,
+      });
       const added = await addSite({
         id: 'ap1',
         dir: join(dir, 'ap1'),

@@ -30,7 +30,8 @@ export class WorkloadClient implements Disposable {
       const parts = (this.#rest + data).split('\n');
       this.#rest = (parts.pop() ?? '').slice(-4096);
       this.#lines.push(...parts.map((line) => line.replace(/\r$/, '')));
-      if (this.#lines.length > MAX_PENDING_LINES) this.#lines.splice(0, this.#lines.length - MAX_PENDING_LINES);
+      if (this.#lines.length > MAX_PENDING_LINES)
+        this.#lines.splice(0, this.#lines.length - MAX_PENDING_LINES);
       this.#wake();
     });
   }
