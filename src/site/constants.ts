@@ -84,3 +84,6 @@ export const ADOPT_RETRY_MS = 50;
 
 /** Whether movers use QEMU's second channel for the pages that the target waits for (`postcopy-preempt`). */
 export const POSTCOPY_PREEMPT = false;
+
+/** Kinds of machine of which an agent remembers that its QEMU can make them. */
+export const MACHINES_REMEMBERED = 256;
