@@ -12,13 +12,13 @@ export default function doctor(context: CliContext): Command {
       if (options.json) printJson(context.output, findings);
       else {
         const width = Math.max(...findings.map((finding) => finding.name.length));
-        for (const { level, name, text, remedy } of findings) {
-          const mark = { ok: 'ok  ', warning: 'warn', problem: 'FAIL' }[level];
-          context.output.out(`${mark}  ${name.padEnd(width)}  ${text}\n`);
-          if (remedy !== undefined) context.output.out(`${' '.repeat(width + 8)}${remedy}\n`);
+        for (const { ok, needed, name, detail, remedy } of findings) {
+          const mark = ok ? 'ok  ' : needed ? 'FAIL' : 'warn';
+          context.output.out(`${mark}  ${name.padEnd(width)}  ${detail}\n`);
+          if (!ok && remedy !== undefined) context.output.out(`${' '.repeat(width + 8)}${remedy}\n`);
         }
       }
-      return findings.some((finding) => finding.level === 'problem') ? EXIT_FAILED : EXIT_OK;
+      return findings.some(({ ok, needed }) => needed && !ok) ? EXIT_FAILED : EXIT_OK;
     }),
   );
 }

@@ -1,7 +1,7 @@
 import { CommanderError, type Command } from 'commander';
 import { createProgram, findCommand, type CommandEntry } from './kit/program.ts';
 import { EXIT_OK, EXIT_USAGE } from './kit/constants.ts';
-import { processContext, type CliContext } from './kit/command.ts';
+import { processContext, type CliContext } from './kit/context.ts';
 import { reportError } from './kit/output.ts';
 
 /** Loads only what the command line names: `cloudap --help` reads none of these files. */

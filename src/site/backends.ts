@@ -1,6 +1,5 @@
 import { readdir } from 'node:fs/promises';
 import { sleep } from '../base/async.ts';
-import type { MoverConfig } from '../migration/mover/config.ts';
 import type { MoverHandle } from '../migration/mover/handle.ts';
 import { argumentsOf, identityOf, isAlive, type ProcessIdentity } from '../qemu/process-identity.ts';
 import type { SiteConfig } from './config.ts';
@@ -10,19 +9,11 @@ import { diskBackend } from './vm/disk-backend.ts';
 import { imageBackend } from './vm/image-backend.ts';
 import { qemuBackend } from './vm/qemu-backend.ts';
 
-interface SpawnModule {
-  startMover(config: MoverConfig): Promise<MoverHandle>;
-  adoptMover(rpcSocket: string, pid: number): Promise<MoverHandle>;
-}
-
 /** Loaded when the first mover is needed: an agent that only runs VMs does without. */
-const spawnModule = async (): Promise<SpawnModule> => {
-  const path = '../migration/mover/spawn.ts';
-  return (await import(path)) as SpawnModule;
-};
+const spawner = () => import('../migration/mover/spawn.ts');
 
 const movers: MoverBackend = {
-  start: async (config) => (await spawnModule()).startMover(config),
+  start: async (config) => (await spawner()).startMover(config),
   adopt: adoptMover,
 };
 
@@ -33,11 +24,11 @@ const movers: MoverBackend = {
 async function adoptMover(rpcSocket: string): Promise<MoverHandle | undefined> {
   const identity = await findProcess((argument) => argument.startsWith(rpcSocket));
   if (!identity) return undefined;
-  const spawner = await spawnModule();
+  const { adoptMover: adopt } = await spawner();
   const deadlineMs = performance.now() + ADOPT_TIMEOUT_MS;
   while (await isAlive(identity)) {
     try {
-      return await spawner.adoptMover(rpcSocket, identity.pid);
+      return await adopt(rpcSocket, identity.pid);
     } catch {
       if (performance.now() > deadlineMs) break;
       await sleep(ADOPT_RETRY_MS);

@@ -90,3 +90,6 @@ export const API_ANSWER_MAX_BYTES = 64 * 1024 * 1024;
 
 /** How long a request to the agent may take; a start under TCG on a busy machine takes seconds, a stop its grace time. */
 export const API_TIMEOUT_MS = 120_000;
+
+/** Kinds of machine of which an agent remembers that its QEMU can make them. */
+export const MACHINES_REMEMBERED = 256;

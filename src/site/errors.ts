@@ -128,7 +128,7 @@ export const failPrepare = errorCatalogue({
       'Install the same QEMU version at both sites, or create the VM with a machine type that both know.',
   },
   PREPARE_CPU_UNKNOWN: {
-    summary: 'the target’s QEMU does not know the CPU model',
+    summary: 'the target’s QEMU cannot offer the CPU model',
     remedy: 'Create the VM with a CPU model that all sites support, such as qemu64.',
   },
   PREPARE_ACCELERATOR: {

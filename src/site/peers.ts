@@ -86,16 +86,16 @@ export class Peers {
   #connected(site: string, peer: RpcPeer, direction: Connection['direction']): void {
     const { log, hello } = this.#options;
     if (site === this.#options.config.id) {
-      log.error({ site }, 'a connection with this site’s own certificate was closed');
+      log.error({ peer: site }, 'a connection with this site’s own certificate was closed');
       peer.close();
       return;
     }
     const connection: Connection = { peer, direction, sinceMs: Date.now(), hello: undefined };
     this.#connections.set(site, connection);
     this.#errors.delete(site);
-    log.info({ site, direction }, 'site connected');
+    log.info({ peer: site, direction }, 'site connected');
     void peer.closed.then((cause) => {
-      log.info({ site, direction, why: cause.message }, 'site disconnected');
+      log.info({ peer: site, direction, why: cause.message }, 'site disconnected');
       if (this.#connections.get(site) === connection) this.#connections.delete(site);
       this.#noteError(site, cause);
     });
@@ -112,7 +112,7 @@ export class Peers {
     const before = this.#errors.get(site);
     this.#errors.set(site, error);
     if (before?.message !== error.message)
-      this.#options.log.info({ site, err: error.message }, 'site not reached');
+      this.#options.log.info({ peer: site, err: error.message }, 'site not reached');
   }
 
   /** @throws SITE_UNKNOWN, SITE_NOT_CONNECTED (its cause: why) */

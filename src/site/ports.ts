@@ -39,8 +39,6 @@ export interface QemuHandle {
   screenshotPng(): Promise<Buffer>;
   /** Lets a guest go on that a failed migration left paused; cancels what is left of that migration. */
   resumeAfterFailedMigration(): Promise<void>;
-  /** After a migration into this site: makes the overlay's header name this site's copy of the base image. */
-  setBackingFile(path: string, format: 'qcow2' | 'raw'): Promise<void>;
   /** Whether the disk is base <- overlay again, with nothing of a migration in it. */
   isIndependent(): Promise<boolean>;
   /** Closes the monitor connection only. */
@@ -73,6 +71,8 @@ export interface StartQemu {
 
 export interface QemuBackend {
   facts(): Promise<QemuFacts>;
+  /** Whether this QEMU can make such a machine, CPU flags included. @throws QEMU_MACHINE_UNSUPPORTED */
+  checkMachine(definition: VmDefinition): Promise<void>;
   start(request: StartQemu): Promise<QemuHandle>;
   /** The process of `identity` if it is still that QEMU. */
   adopt(definition: VmDefinition, paths: VmPaths, identity: ProcessIdentity): Promise<QemuHandle | undefined>;

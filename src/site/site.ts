@@ -98,7 +98,7 @@ export class Site {
       await site.migrations.recover();
       await site.#connect(tls);
       await site.#serve();
-      log.info({ site: config.id, accelerator: facts.accelerator, qemu: facts.version }, 'site ready');
+      log.info({ accelerator: facts.accelerator, qemu: facts.version }, 'site ready');
       return site;
     } catch (error) {
       if (site) await site.#close(true).catch(() => {});
@@ -124,7 +124,7 @@ export class Site {
       onConnected: (site) => {
         migrations
           .onPeerConnected(site)
-          .catch((error: unknown) => log.error({ err: error, site }, 'migration'));
+          .catch((error: unknown) => log.error({ err: error, peer: site }, 'migration'));
       },
     });
     const { listen } = config.link;
@@ -215,7 +215,7 @@ export class Site {
     await this.#api?.close();
     if (options.stopVms) await this.vms.stopAll();
     await this.#close(!this.migrations.hasActive);
-    this.log.info({ site: this.config.id }, 'site stopped');
+    this.log.info('site stopped');
   }
 
   async #close(endGateway: boolean): Promise<void> {

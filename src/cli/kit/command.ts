@@ -3,22 +3,10 @@ import { loadConfig, type SiteConfig } from '../../site/config.ts';
 import { sitePaths } from '../../site/paths.ts';
 import { ApiClient } from '../../site/api/client.ts';
 import { EXIT_OK } from './constants.ts';
-import { failUsage, processOutput, reportError, type Output } from './output.ts';
+import type { CliContext } from './context.ts';
+import { failUsage, reportError } from './output.ts';
 
-/** What every command gets. `run` turns what it throws into a coded line and an exit code. */
-export interface CliContext {
-  output: Output;
-  env: NodeJS.ProcessEnv;
-  setExitCode(code: number): void;
-}
-
-export const processContext: CliContext = {
-  output: processOutput,
-  env: process.env,
-  setExitCode: (code) => {
-    process.exitCode = code;
-  },
-};
+export type { CliContext } from './context.ts';
 
 export interface SiteOptions {
   siteConfig?: string;

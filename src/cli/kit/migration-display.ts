@@ -10,7 +10,7 @@ const names: Readonly<Record<MigrationView['state'], string>> = {
   precopy: 'memory pre-copy',
   switching: 'freeze-and-copy',
   postcopy: 'post-copy',
-  finalizing: 'become independent',
+  finalizing: 'independence',
   completed: 'completed',
   cancelled: 'cancelled',
   failed: 'failed',
@@ -39,7 +39,7 @@ export class MigrationDisplay {
       this.#state = view.state;
       this.#sinceMs = now;
     }
-    if (view.active) this.#line.update(progressText(view));
+    if (view.active && !(view.state in ended)) this.#line.update(progressText(view));
   }
 
   note(text: string): void {

@@ -8,6 +8,8 @@ export interface TargetFacts {
   site: string;
   qemu: QemuFacts;
   image: BaseImage | undefined;
+  /** Why this QEMU cannot make the machine although it knows type and model: a CPU flag. */
+  machineProblem: string | undefined;
   capacity: { memoryMiB: number; diskBytes: number | undefined; vms: number };
   used: { memoryMiB: number; diskBytes: number; vms: number };
   availableMemoryMiB: number;
@@ -38,7 +40,7 @@ export function checkPrepare(request: Prepare, caller: string, facts: TargetFact
     throw failPrepare('PREPARE_BUSY', `${facts.migrations} are under way`);
   if (facts.vmExists) throw failPrepare('PREPARE_VM_EXISTS', vm.id);
   if (facts.nameTaken) throw failPrepare('PREPARE_NAME_TAKEN', vm.name);
-  checkMachine(request, facts.qemu);
+  checkMachine(request, facts);
   if (!facts.image)
     throw failPrepare('PREPARE_NO_IMAGE', vm.image.slice(0, 16), { fields: { image: vm.image } });
   if (facts.image.virtualBytes !== vm.machine.diskBytes) {
@@ -54,7 +56,7 @@ export function checkPrepare(request: Prepare, caller: string, facts: TargetFact
   if (!facts.routable) throw failPrepare('PREPARE_NO_ROUTE', `${request.source} and ${request.target}`);
 }
 
-function checkMachine({ vm, qemuVersion }: Prepare, qemu: QemuFacts): void {
+function checkMachine({ vm, qemuVersion }: Prepare, { qemu, machineProblem }: TargetFacts): void {
   const { machineType, cpuModel } = vm.machine;
   if (!qemu.machineTypes.has(machineType)) {
     throw failPrepare('PREPARE_MACHINE_UNKNOWN', `${machineType} on QEMU ${qemu.version}`, {
@@ -70,6 +72,9 @@ function checkMachine({ vm, qemuVersion }: Prepare, qemu: QemuFacts): void {
     throw failPrepare('PREPARE_QEMU_TOO_OLD', `${qemu.version} here, ${qemuVersion} there`, {
       fields: { source: qemuVersion, target: qemu.version },
     });
+  }
+  if (machineProblem !== undefined) {
+    throw failPrepare('PREPARE_CPU_UNKNOWN', machineProblem, { fields: { cpuModel } });
   }
 }
 

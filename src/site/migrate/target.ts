@@ -30,7 +30,12 @@ export async function targetFacts(
     vms.diskUsedBytes(),
   ]);
   const { memoryMiB, diskMiB, vms: vmsMax } = config.capacity;
+  const machineProblem = await backends.qemu.checkMachine(request.vm).then(
+    () => undefined,
+    (error: unknown) => asCloudapError(error).message,
+  );
   return {
+    machineProblem,
     site: config.id,
     qemu: vms.facts,
     image,
@@ -102,8 +107,7 @@ function createVm(context: MigrateContext, request: Prepare): Promise<StoredVm> 
   };
   const virtualBytes = vm.machine.diskBytes ?? 0;
   return context.vms.store.create(vm, ownership, async (paths) => {
-    await disks.createQcow2(paths.overlay, virtualBytes);
-    await disks.createQcow2(paths.top, virtualBytes);
+    await Promise.all([paths.overlay, paths.top].map((path) => disks.createQcow2(path, virtualBytes)));
   });
 }
 
@@ -206,13 +210,6 @@ export async function settleTarget(
 /** The VM is whole: its directory becomes like that of any other VM of this site. */
 async function tidy(context: MigrateContext, vm: StoredVm): Promise<void> {
   await rm(vm.paths.top, { force: true });
-  const image = await context.backends.images.find(vm.definition.image).catch(() => undefined);
-  // only for tools that look at the file: QEMU is always told its base; `start` mends it too
-  if (image)
-    await context.vms
-      .qemu(vm)
-      ?.setBackingFile(image.diskPath, image.format)
-      .catch(() => {});
   await context.vms.setProblem(vm, undefined);
 }
 

@@ -1,7 +1,8 @@
-import { stat, statfs } from 'node:fs/promises';
+import { chmod, stat, statfs } from 'node:fs/promises';
+import { dirname, relative } from 'node:path';
 import { run } from '../../base/process.ts';
 import { DISK_TOOL_TIMEOUT_MS } from '../constants.ts';
-import type { DiskBackend } from '../ports.ts';
+import type { BaseImage, DiskBackend } from '../ports.ts';
 
 const STAT_BLOCK_BYTES = 512;
 
@@ -12,6 +13,7 @@ export const diskBackend: DiskBackend = {
     // -u: the size is given, so qemu-img need not open the base
     if (backing) args.push('-u', '-b', backing.path, '-F', backing.format);
     await run('qemu-img', [...args, path, String(virtualBytes)], { timeoutMs: DISK_TOOL_TIMEOUT_MS });
+    await chmod(path, 0o600);
   },
   async setBacking(path, backing) {
     const args = ['rebase', '-q', '-u', '-f', 'qcow2', '-b', backing.path, '-F', backing.format, path];
@@ -26,3 +28,11 @@ export const diskBackend: DiskBackend = {
     return { allocated: blocks * STAT_BLOCK_BYTES, length: size };
   },
 };
+
+/**
+ * How an overlay names its base: relative, so that with the usual layout the same bytes are right at every site. QEMU
+ * itself never follows it (it is told each node), but tools do.
+ */
+export function backingOf(overlay: string, image: BaseImage): { path: string; format: 'qcow2' | 'raw' } {
+  return { path: relative(dirname(overlay), image.diskPath), format: image.format };
+}

@@ -13,6 +13,7 @@ import { failVm } from '../errors.ts';
 import { newVmId } from '../ids.ts';
 import { readJson, writeJson } from '../json-file.ts';
 import type { BaseImage, QemuFacts, QemuHandle, SiteBackends } from '../ports.ts';
+import { backingOf } from './disk-backend.ts';
 import type { Problem, VmDefinition } from './definition.ts';
 import type { StoredVm, VmStore } from './store.ts';
 
@@ -111,10 +112,7 @@ export class VmManager {
       peer: null,
     };
     const vm = await this.store.create(definition, ownership, (paths) =>
-      this.#backends.disks.createQcow2(paths.overlay, image.virtualBytes, {
-        path: image.diskPath,
-        format: image.format,
-      }),
+      this.#backends.disks.createQcow2(paths.overlay, image.virtualBytes, backingOf(paths.overlay, image)),
     );
     this.#log.info({ vm: definition.id, name: definition.name, image: image.digest }, 'VM created');
     return vm;
@@ -161,8 +159,8 @@ export class VmManager {
       await this.requireOwned(vm);
       const image = await this.#backends.images.get(definition.image);
       using _memory = this.reserveMemory(definition);
-      // after a migration the header may still name the other site's copy of the base image
-      await this.#backends.disks.setBacking(paths.overlay, { path: image.diskPath, format: image.format });
+      // a site with another imageDir than the VM's last one has its base elsewhere
+      await this.#backends.disks.setBacking(paths.overlay, backingOf(paths.overlay, image));
       const qemu = await this.#backends.qemu.start({ definition, paths, image }).catch((error: unknown) => {
         throw failVm('VM_START_FAILED', asCloudapError(error).message, { cause: error });
       });

@@ -1,17 +1,28 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { QemuPaths } from '../../qemu/command-line.ts';
-import { NODE } from '../../qemu/block-nodes.ts';
+import { describeChain } from '../../qemu/block-chain.ts';
+import { checkMachine } from '../../qemu/probe.ts';
 import { QemuProcess } from '../../qemu/process.ts';
 import type { ProcessIdentity } from '../../qemu/process-identity.ts';
+import { MACHINES_REMEMBERED } from '../constants.ts';
 import type { VmPaths } from '../paths.ts';
 import type { BaseImage, QemuBackend, QemuHandle, StartQemu } from '../ports.ts';
 import { probeQemu } from './qemu-facts.ts';
 
 /** The real QEMU, behind the interface that the agent uses. */
 export function qemuBackend(wanted: 'auto' | 'tcg' | 'kvm'): QemuBackend {
+  /** Making a machine takes a tenth of a second, and what this QEMU can does not change while the agent runs. */
+  const possible = new Set<string>();
   return {
     facts: () => probeQemu(wanted),
+    checkMachine: async ({ machine, accelerator }) => {
+      const { machineType, cpuModel, cpus } = machine;
+      const key = JSON.stringify([machineType, cpuModel, cpus, accelerator]);
+      if (possible.has(key)) return;
+      await checkMachine(machine, accelerator);
+      if (possible.size < MACHINES_REMEMBERED) possible.add(key);
+    },
     start: async (request) => new RealQemu(await startQemu(request), request.paths),
     adopt: async (_definition, paths, identity: ProcessIdentity) => {
       const found = await QemuProcess.adopt({
@@ -102,16 +113,7 @@ class RealQemu implements QemuHandle {
   }
 
   async isIndependent(): Promise<boolean> {
-    const nodes = new Set((await this.#qemu.qmp.queryNamedBlockNodes()).map((node) => node['node-name']));
-    return nodes.has(NODE.cow) && !nodes.has(NODE.top) && !nodes.has(NODE.cowNbd);
-  }
-
-  async setBackingFile(path: string): Promise<void> {
-    await this.#qemu.qmp.execute('change-backing-file', {
-      device: NODE.cow,
-      'image-node-name': NODE.cow,
-      'backing-file': path,
-    });
+    return (await describeChain(this.#qemu.qmp)).stage === 'home';
   }
 
   detach(): Promise<void> {

@@ -1,5 +1,6 @@
 import { run } from '../../base/process.ts';
 import { chooseAccelerator } from '../../qemu/accelerator.ts';
+import { tryKvm } from '../../qemu/probe.ts';
 import { QEMU_PROGRAM } from '../../qemu/process.ts';
 import type { QemuFacts } from '../ports.ts';
 import { failVm } from '../errors.ts';
@@ -13,7 +14,7 @@ export async function probeQemu(wanted: 'auto' | 'tcg' | 'kvm', program = QEMU_P
     ask('--version'),
     ask('-machine', 'help'),
     ask('-cpu', 'help'),
-    chooseAccelerator({ wanted }),
+    chooseAccelerator({ wanted, tryKvm: () => tryKvm() }),
   ]);
   return {
     version: parseVersion(version),
