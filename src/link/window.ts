@@ -37,7 +37,7 @@ interface SentPiece {
  * does not, the link was, and the slack shrinks.
  */
 export class WindowModel {
-  #phase: 'startup' | 'drain' | 'steady' | 'probe' | 'empty' = 'startup';
+  #phase: 'startup' | 'steady' | 'probe' | 'empty' = 'startup';
   #windowBytes = WINDOW_START_BYTES;
   #pieces: SentPiece[] = [];
   #head = 0;
@@ -218,14 +218,18 @@ export class WindowModel {
     if (this.#phase === 'probe') this.#probeEnded(roundRate);
     else if (this.#phase === 'empty') this.#minRttAtMs = nowMs;
     if (this.#phase === 'steady' && nowMs - this.#minRttAtMs > MIN_RTT_EXPIRY_MS) {
-      // forget the old minimum: the next two rounds run with an empty queue and measure it
-      this.#emptyHoldMs = this.#emptyMs();
-      this.#enter('empty', 3);
+      this.#measureEmpty();
       this.#minRttMs = roundMinRttMs;
     } else if (this.#phase === 'steady' && this.#round >= this.#nextProbeRound) {
       this.#beforeProbeRate = roundRate;
       this.#enter('probe', 2);
     } else if (this.#phase !== 'steady') this.#enter('steady', 1);
+  }
+
+  /** The next rounds run with an empty queue, and show the minimal round trip. */
+  #measureEmpty(): void {
+    this.#emptyHoldMs = this.#emptyMs();
+    this.#enter('empty', 3);
   }
 
   /** What to hold so that the queue is surely empty, and the line does not run dry for longer than needed. */
@@ -234,7 +238,7 @@ export class WindowModel {
     return Math.max(minRttMs / 2, minRttMs - this.#slackMs - this.#burstMs - 2 * QUEUE_TARGET_MS);
   }
 
-  #enter(phase: 'drain' | 'steady' | 'probe' | 'empty', rounds: number): void {
+  #enter(phase: 'steady' | 'probe' | 'empty', rounds: number): void {
     if (phase === 'steady') this.#nextProbeRound = this.#round + PROBE_EVERY_ROUNDS;
     this.#phase = phase;
     this.#phaseEndRound = this.#round + rounds;
@@ -284,7 +288,7 @@ export class WindowModel {
       this.#startupFlatRounds = 0;
     } else if (this.#startupBestRate > 0) this.#startupFlatRounds += 1;
     const queueGrows = queueMs > Math.max(QUEUE_TARGET_MS, (this.#minRttMs ?? 0) / 4);
-    if (this.#startupFlatRounds >= 3 || (this.#startupBestRate > 0 && queueGrows)) this.#enter('drain', 2);
+    if (this.#startupFlatRounds >= 3 || (this.#startupBestRate > 0 && queueGrows)) this.#measureEmpty();
   }
 
   /** One target more of window: did the rate follow by at least half of what it would, were the window the limit? */
