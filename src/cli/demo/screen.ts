@@ -5,8 +5,12 @@ import type { GuestInfo } from '../../content/images/manifest.ts';
 import { RfbSession } from '../../qemu/rfb/session.ts';
 
 const READY_TIMEOUT_MS = 180_000;
-/** Time for the last keys to appear on the screen. */
-const SETTLE_MS = 1200;
+/** What was typed has been drawn when nothing larger than a blinking caret has changed for so many looks. */
+const QUIET_LOOKS = 3;
+const LOOK_INTERVAL_MS = 700;
+const DRAWN_TIMEOUT_MS = 60_000;
+/** A caret that blinks, and nothing else. */
+export const CARET_PIXELS = 200;
 const FOCUS_MS = 1500;
 const PIXEL_BYTES = 4;
 
@@ -36,7 +40,18 @@ export class DemoScreen implements Disposable {
 
   async type(text: string): Promise<void> {
     await this.#rfb.type(text, { delayMs: 40, signal: this.#signal });
-    await sleep(SETTLE_MS, this.#signal);
+    await this.#drawn();
+  }
+
+  async #drawn(): Promise<void> {
+    const deadlineMs = performance.now() + DRAWN_TIMEOUT_MS;
+    let last = await this.look();
+    for (let quiet = 0; quiet < QUIET_LOOKS && performance.now() < deadlineMs; ) {
+      await sleep(LOOK_INTERVAL_MS, this.#signal);
+      const now = await this.look();
+      quiet = differingPixels(last, now) <= CARET_PIXELS ? quiet + 1 : 0;
+      last = now;
+    }
   }
 
   /** Writes the screen as a PNG and returns its pixels. */

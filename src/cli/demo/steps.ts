@@ -14,7 +14,7 @@ import {
   type VmView,
   vmViewSchema,
 } from '../../site/api/messages.ts';
-import { DemoScreen, differingPixels } from './screen.ts';
+import { CARET_PIXELS, DemoScreen, differingPixels } from './screen.ts';
 
 export const failDemo = errorCatalogue({
   DEMO_NOT_VERIFIED: {
@@ -23,8 +23,6 @@ export const failDemo = errorCatalogue({
   },
 });
 
-/** A caret that blinks, and nothing else. */
-const CARET_PIXELS = 200;
 const WORKLOAD_WARMUP_MS = 1500;
 const BEFORE = 'This line was typed at the Cloud center. ';
 const AFTER = 'And this one at the CloudAP, in the same running program.';
@@ -100,7 +98,7 @@ export class DemoVm {
     const lines: string[] = [];
     if (this.hasScreen) {
       using screen = await DemoScreen.connect(vm.vncSocket ?? '', this.#signal);
-      const arrived = await screen.look();
+      const arrived = await screen.shoot(this.shot('arrived'));
       const lost = differingPixels(this.#screenAtDeparture ?? Buffer.alloc(0), arrived);
       if (lost > CARET_PIXELS)
         throw failDemo('DEMO_NOT_VERIFIED', `${lost} pixels of the screen changed on the way`);
