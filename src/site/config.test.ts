@@ -48,7 +48,11 @@ describe('configuration of a site', () => {
 
   it.each<[string, string, string[]]>([
     ['an unknown key', `${good}memory: 1\n`, ['memory']],
-    ['an unknown key further down', good.replace('memoryMiB: 4096', 'memoryMiB: 4096, ram: 2'), ['capacity.ram']],
+    [
+      'an unknown key further down',
+      good.replace('memoryMiB: 4096', 'memoryMiB: 4096, ram: 2'),
+      ['capacity.ram'],
+    ],
     ['a missing key', good.replace('id: ap1', ''), ['id']],
     ['a missing section', good.replace(/tls:.*\n/, ''), ['tls']],
     ['a missing key of a section', good.replace('ca: ca.pem, ', ''), ['tls.ca']],
@@ -57,15 +61,31 @@ describe('configuration of a site', () => {
     ['port 0', good.replace('0.0.0.0:7411', '0.0.0.0:0'), ['link.listen']],
     ['a port beyond 65535', good.replace('0.0.0.0:7411', '0.0.0.0:70000'), ['link.listen']],
     ['an address that is no text', good.replace('"0.0.0.0:7411"', '7411'), ['link.listen']],
-    ['a dial address without port', good.replace('center.example.org:7411', 'center'), ['link.dial.0.address']],
+    [
+      'a dial address without port',
+      good.replace('center.example.org:7411', 'center'),
+      ['link.dial.0.address'],
+    ],
     ['dialling itself', good.replace('site: center', 'site: ap1'), ['link.dial.0.site']],
     ['memory that is no number', good.replace('4096', 'much'), ['capacity.memoryMiB']],
     ['memory below zero', good.replace('4096', '-1'), ['capacity.memoryMiB']],
     ['an unknown accelerator', `${good}accelerator: fast\n`, ['accelerator']],
     ['an unknown codec', `${good}migration: { memoryCodec: gzip }\n`, ['migration.memoryCodec']],
-    ['a timeout out of range', `${good}migration: { linkLossTimeoutMs: 10 }\n`, ['migration.linkLossTimeoutMs']],
-    ['advertise without listen', good.replace('listen: "0.0.0.0:7411"', 'advertise: "a:1"'), ['link.advertise']],
-    ['several at once', good.replace('id: ap1', 'id: "-"').replace('4096', '0'), ['id', 'capacity.memoryMiB']],
+    [
+      'a timeout out of range',
+      `${good}migration: { linkLossTimeoutMs: 10 }\n`,
+      ['migration.linkLossTimeoutMs'],
+    ],
+    [
+      'advertise without listen',
+      good.replace('listen: "0.0.0.0:7411"', 'advertise: "a:1"'),
+      ['link.advertise'],
+    ],
+    [
+      'several at once',
+      good.replace('id: ap1', 'id: "-"').replace('4096', '0'),
+      ['id', 'capacity.memoryMiB'],
+    ],
     ['a list instead of a mapping', '- id: ap1\n', ['the file']],
     ['an empty file', '', ['the file']],
     ['a text', 'hello', ['the file']],
@@ -88,11 +108,15 @@ describe('configuration of a site', () => {
 
   it('refuses a runtime directory in which sockets have no room', () => {
     expect(broken(`${good}runtimeDir: /${'x'.repeat(75)}\n`).code).toBe('CONFIG_PATH_TOO_LONG');
-    expect(parseConfig(`${good}runtimeDir: /${'x'.repeat(74)}\n`, '/etc/site.yaml').runtimeDir).toHaveLength(75);
+    expect(parseConfig(`${good}runtimeDir: /${'x'.repeat(74)}\n`, '/etc/site.yaml').runtimeDir).toHaveLength(
+      75,
+    );
   });
 
   it('says which file cannot be read', () => {
-    expect(() => loadConfig('/nowhere/site.yaml')).toThrow(expect.objectContaining({ code: 'CONFIG_UNREADABLE' }));
+    expect(() => loadConfig('/nowhere/site.yaml')).toThrow(
+      expect.objectContaining({ code: 'CONFIG_UNREADABLE' }),
+    );
     expect(() => loadConfig('/dev')).toThrow(expect.objectContaining({ code: 'CONFIG_UNREADABLE' }));
   });
 
@@ -119,7 +143,10 @@ describe('addresses', () => {
     expect(formatAddress(address)).toBe(text);
   });
 
-  it.each(['', ':1', 'a:', 'a:b', '::1:5', 'a:0', 'a:65536', 'a b:1', '[::1', '[]:1', 'http://a:1'])('not: %s', (text) => {
-    expect(parseAddress(text)).toBeUndefined();
-  });
+  it.each(['', ':1', 'a:', 'a:b', '::1:5', 'a:0', 'a:65536', 'a b:1', '[::1', '[]:1', 'http://a:1'])(
+    'not: %s',
+    (text) => {
+      expect(parseAddress(text)).toBeUndefined();
+    },
+  );
 });

@@ -27,7 +27,9 @@ describe('runtime directory', () => {
     await writeFile(dir.file('file'), '');
     await symlink('/tmp', dir.file('link'));
     for (const name of ['file', 'link']) {
-      expect(() => makeRuntimeDir(dir.file(name))).toThrow(expect.objectContaining({ code: 'SITE_RUNTIME_DIR' }));
+      expect(() => makeRuntimeDir(dir.file(name))).toThrow(
+        expect.objectContaining({ code: 'SITE_RUNTIME_DIR' }),
+      );
     }
   });
 });
@@ -40,9 +42,17 @@ it('has room for the longest socket behind the longest runtime directory', () =>
   const sockets = [
     paths.apiSocket,
     paths.linkSocket('agent'),
-    ...[vm.agentQmp, vm.moverQmp, vm.vncSocket, vm.serialSocket, vm.serial1Socket],
-    ...[migration.rpcSocket, migration.streamSocket, migration.nbdSocket, migration.allocationSocket],
+    vm.agentQmp,
+    vm.moverQmp,
+    vm.vncSocket,
+    vm.serialSocket,
+    vm.serial1Socket,
+    migration.rpcSocket,
+    migration.streamSocket,
+    migration.nbdSocket,
+    migration.allocationSocket,
     migration.linkSocket,
   ];
-  for (const socket of sockets) expect(Buffer.byteLength(socket), socket).toBeLessThanOrEqual(SOCKET_PATH_MAX_BYTES);
+  for (const socket of sockets)
+    expect(Buffer.byteLength(socket), socket).toBeLessThanOrEqual(SOCKET_PATH_MAX_BYTES);
 });

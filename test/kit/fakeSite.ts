@@ -185,7 +185,10 @@ export class FakeHost {
           return mover;
         },
         adopt: async (rpcSocket) =>
-          this.movers.find((mover) => mover.config.rpcSocket === rpcSocket && mover.status.state !== 'failed' && !mover.killed),
+          this.movers.find(
+            (mover) =>
+              mover.config.rpcSocket === rpcSocket && mover.status.state !== 'failed' && !mover.killed,
+          ),
       },
       disks: {
         createQcow2: (path) => writeFile(path, 'overlay'),

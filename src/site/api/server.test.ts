@@ -1,5 +1,5 @@
 import { mkdir, writeFile } from 'node:fs/promises';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { fakeConfig, FakeHost, startFakeSite } from '../../../test/kit/fakeSite.ts';
 import { tempDir } from '../../../test/kit/tempdir.ts';
@@ -7,8 +7,14 @@ import type { Site } from '../site.ts';
 import { apiErrorSchema, vmViewSchema, type VmView } from './messages.ts';
 
 async function call(site: Site, method: 'GET' | 'POST' | 'DELETE', url: string, payload?: unknown) {
-  const response = await site.api.inject({ method, url, ...(payload === undefined ? {} : { payload: payload as object }) });
-  const body: unknown = response.headers['content-type']?.toString().includes('json') ? response.json() : undefined;
+  const response = await site.api.inject({
+    method,
+    url,
+    ...(payload === undefined ? {} : { payload: payload as object }),
+  });
+  const body: unknown = response.headers['content-type']?.toString().includes('json')
+    ? response.json()
+    : undefined;
   const code = response.statusCode >= 400 ? apiErrorSchema.parse(body).code : undefined;
   return { status: response.statusCode, body, code, raw: response.rawPayload };
 }
@@ -25,7 +31,14 @@ describe('API of a site', () => {
     const host = new FakeHost();
     await using site = await startFakeSite(await fakeConfig(dir), host);
     const vm = await create(site);
-    expect(vm).toMatchObject({ name: 'desk', status: 'stopped', owner: 'center', generation: 1, memoryMiB: 64, pid: null });
+    expect(vm).toMatchObject({
+      name: 'desk',
+      status: 'stopped',
+      owner: 'center',
+      generation: 1,
+      memoryMiB: 64,
+      pid: null,
+    });
     const started = await call(site, 'POST', '/vms/desk/start');
     expect(started.body).toMatchObject({ status: 'running', pid: host.qemu.identity.pid });
     expect((await call(site, 'GET', `/vms/${vm.id}/screenshot`)).raw.subarray(1, 4).toString()).toBe('PNG');
@@ -45,7 +58,9 @@ describe('API of a site', () => {
     await using site = await startFakeSite(await fakeConfig(dir), host);
     await create(site, 'deaf', { start: true });
     host.qemu.obeysPowerButton = false;
-    expect((await call(site, 'POST', '/vms/deaf/stop', { graceMs: 10 })).body).toMatchObject({ status: 'stopped' });
+    expect((await call(site, 'POST', '/vms/deaf/stop', { graceMs: 10 })).body).toMatchObject({
+      status: 'stopped',
+    });
   });
 
   it('notices a guest that shuts down by itself', async () => {
@@ -54,7 +69,9 @@ describe('API of a site', () => {
     await using site = await startFakeSite(await fakeConfig(dir), host);
     await create(site, 'desk', { start: true });
     host.qemu.end();
-    await expect.poll(async () => (await call(site, 'GET', '/vms/desk')).body).toMatchObject({ status: 'stopped' });
+    await expect
+      .poll(async () => (await call(site, 'GET', '/vms/desk')).body)
+      .toMatchObject({ status: 'stopped' });
     expect((await call(site, 'POST', '/vms/desk/start')).status).toBe(200);
   });
 
@@ -93,7 +110,9 @@ describe('API of a site', () => {
     host.startFails = new Error('no');
     expect(await call(site, 'POST', '/vms/a/start')).toMatchObject({ code: 'VM_START_FAILED', status: 502 });
     host.startFails = undefined;
-    const answers = await Promise.all(['a', 'b', 'c'].map((name) => call(site, 'POST', `/vms/${name}/start`)));
+    const answers = await Promise.all(
+      ['a', 'b', 'c'].map((name) => call(site, 'POST', `/vms/${name}/start`)),
+    );
     expect(answers.map((a) => a.code ?? 'started').sort()).toEqual(['VM_CAPACITY', 'started', 'started']);
   });
 
@@ -125,11 +144,25 @@ describe('API of a site', () => {
       expect(answer).toMatchObject({ code: 'API_BAD_REQUEST', status: 400 });
       expect(JSON.stringify(answer.body)).toContain(`"field":"${field}"`);
     }
-    const text = await site.api.inject({ method: 'POST', url: '/vms', payload: '{"name":', headers: { 'content-type': 'application/json' } });
+    const text = await site.api.inject({
+      method: 'POST',
+      url: '/vms',
+      payload: '{"name":',
+      headers: { 'content-type': 'application/json' },
+    });
     expect(text.statusCode).toBe(400);
-    const large = await site.api.inject({ method: 'POST', url: '/vms', payload: { name: 'x'.repeat(100_000) } });
+    const large = await site.api.inject({
+      method: 'POST',
+      url: '/vms',
+      payload: { name: 'x'.repeat(100_000) },
+    });
     expect(apiErrorSchema.parse(large.json()).code).toBe('API_BAD_REQUEST');
-    const xml = await site.api.inject({ method: 'POST', url: '/vms', payload: '<a/>', headers: { 'content-type': 'text/xml' } });
+    const xml = await site.api.inject({
+      method: 'POST',
+      url: '/vms',
+      payload: '<a/>',
+      headers: { 'content-type': 'text/xml' },
+    });
     expect(apiErrorSchema.parse(xml.json()).code).toBe('API_BAD_REQUEST');
   });
 
@@ -141,7 +174,12 @@ describe('API of a site', () => {
     await fc.assert(
       fc.asyncProperty(doors, fc.jsonValue(), async (url, value) => {
         const payload = JSON.stringify(value);
-        const response = await site.api.inject({ method: 'POST', url, payload, headers: { 'content-type': 'application/json' } });
+        const response = await site.api.inject({
+          method: 'POST',
+          url,
+          payload,
+          headers: { 'content-type': 'application/json' },
+        });
         expect(response.statusCode).toBeLessThan(500);
       }),
       { numRuns: 150 },
@@ -151,7 +189,11 @@ describe('API of a site', () => {
   it('knows itself', async () => {
     await using dir = await tempDir();
     await using site = await startFakeSite(await fakeConfig(dir), new FakeHost());
-    expect((await call(site, 'GET', '/status')).body).toMatchObject({ id: 'center', accelerator: 'tcg', capacity: { memoryMiB: 512 } });
+    expect((await call(site, 'GET', '/status')).body).toMatchObject({
+      id: 'center',
+      accelerator: 'tcg',
+      capacity: { memoryMiB: 512 },
+    });
     expect((await call(site, 'GET', '/sites')).body).toMatchObject([{ id: 'center', self: true }]);
   });
 });

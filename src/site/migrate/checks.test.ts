@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { DISK_RESERVE_BYTES } from '../constants.ts';
 import { vmDefinitionSchema } from '../vm/definition.ts';
@@ -77,7 +77,9 @@ function facts(change: Partial<TargetFacts> = {}): TargetFacts {
   };
 }
 
-const qemu = (change: Partial<TargetFacts['qemu']>): Partial<TargetFacts> => ({ qemu: { ...facts().qemu, ...change } });
+const qemu = (change: Partial<TargetFacts['qemu']>): Partial<TargetFacts> => ({
+  qemu: { ...facts().qemu, ...change },
+});
 
 describe('the target’s decision', () => {
   it('is yes where everything fits, to the last byte', () => {
@@ -99,14 +101,22 @@ describe('the target’s decision', () => {
     ['PREPARE_NO_MEMORY', { used: { memoryMiB: 513, diskBytes: 0, vms: 1 } }],
     ['PREPARE_NO_MEMORY', { availableMemoryMiB: 511 }],
     ['PREPARE_NO_DISK', { freeDiskBytes: DISK_RESERVE_BYTES + 10 * MIB - 1 }],
-    ['PREPARE_NO_DISK', { capacity: { memoryMiB: 1024, vms: 4, diskBytes: 10 * MIB }, used: { memoryMiB: 0, diskBytes: 1, vms: 0 } }],
+    [
+      'PREPARE_NO_DISK',
+      {
+        capacity: { memoryMiB: 1024, vms: 4, diskBytes: 10 * MIB },
+        used: { memoryMiB: 0, diskBytes: 1, vms: 0 },
+      },
+    ],
     ['PREPARE_NO_ROUTE', { routable: false }],
   ])('is a coded no: %s', (code, change) => {
     expect(() => checkPrepare(request(), 'center', facts(change))).toThrow(expect.objectContaining({ code }));
   });
 
   it('is no to a caller that speaks for another site', () => {
-    expect(() => checkPrepare(request(), 'ap7', facts())).toThrow(expect.objectContaining({ code: 'PREPARE_NOT_FOR_ME' }));
+    expect(() => checkPrepare(request(), 'ap7', facts())).toThrow(
+      expect.objectContaining({ code: 'PREPARE_NOT_FOR_ME' }),
+    );
   });
 
   it('is no to an image of another size', () => {
@@ -142,7 +152,13 @@ describe('parameters of another agent', () => {
     ['a migration id that climbs out', { ...request(), migrationId: 'mig-../../../etc' }],
     ['a name with a slash', { ...request(), vm: { ...request().vm, name: 'a/b' } }],
     ['a digest that is a path', { ...request(), vm: { ...request().vm, image: '../x' } }],
-    ['an option in the CPU model', { ...request(), vm: { ...request().vm, machine: { ...request().vm.machine, cpuModel: 'max,vendor=x' } } }],
+    [
+      'an option in the CPU model',
+      {
+        ...request(),
+        vm: { ...request().vm, machine: { ...request().vm.machine, cpuModel: 'max,vendor=x' } },
+      },
+    ],
     ['another version', { ...request(), version: 2 }],
     ['a negative size', { ...request(), overlayBytes: -1 }],
     ['a timeout without end', { ...request(), linkLossTimeoutMs: 1e12 }],
