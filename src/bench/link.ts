@@ -157,6 +157,12 @@ async function measure(link: string, seconds: number, viaGateway: boolean): Prom
       row('urgentP99Ms', quantile(lateMs, 0.99), 'one-way delay', oneWayMs),
       row('urgentMaxMs', lateMs.at(-1) ?? Number.NaN, 'one-way delay', oneWayMs),
       row('minRttMs', minRttMs ?? Number.NaN, 'emulated round trip', spec.rttMs),
+      row(
+        'maxInFlightBytes',
+        worstInFlight,
+        'bandwidth x delay',
+        ((spec.rateMbit ?? 0) * spec.rttMs * 1000) / 8,
+      ),
       row('windowBytes', windowBytes, 'bandwidth x delay', ((spec.rateMbit ?? 0) * spec.rttMs * 1000) / 8),
     ];
   } finally {

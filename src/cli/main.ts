@@ -9,7 +9,7 @@ const commands: readonly CommandEntry[] = [
   {
     name: 'demo',
     summary: 'show a VM moving between two sites on this machine',
-    load: () => import(demoModule),
+    load: () => import('./demo.ts'),
   },
   {
     name: 'doctor',
@@ -33,7 +33,6 @@ const commands: readonly CommandEntry[] = [
     load: () => import('./site/index.ts'),
   },
 ];
-const demoModule = './demo.ts';
 
 /** Runs one command line and leaves the exit code with `context`. */
 export async function main(argv: readonly string[], context: CliContext = processContext): Promise<void> {

@@ -3,7 +3,7 @@ import { Option, type Command } from 'commander';
 import * as z from 'zod';
 import { CloudapError, errorCode } from '../base/errors.ts';
 import { migrationViewSchema, type Migrate, type MigrationView } from '../site/api/messages.ts';
-import type { ApiClient } from './kit/api-client.ts';
+import type { ApiClient } from '../site/api/client.ts';
 import { action, apiClient, command, withSite, type CliContext, type SiteOptions } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
 import { MigrationDisplay, summary } from './kit/migration-display.ts';

@@ -38,7 +38,7 @@ export const QUEUE_TARGET_MS = 4;
 /** How far the allowance for delay that is no queue (jitter, scheduling) may grow. */
 export const SLACK_MAX_MS = 40;
 /** The most that bursts of acknowledgements may add to the window, as time at the link's rate. */
-export const AGGREGATION_MAX_MS = 25;
+export const AGGREGATION_MAX_MS = 10;
 /** The delivery rate is the largest of this many round trips. */
 export const RATE_FILTER_ROUNDS = 10;
 /** The minimal round trip is measured anew, with an empty queue, when it has not been seen for this long. */

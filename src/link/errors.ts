@@ -145,7 +145,7 @@ export function closeErrorOf(frame: { reason: number; code: string; text: string
     case CLOSE_REASON.SESSION_UNKNOWN:
       return fail('LINK_SESSION_UNKNOWN', detail, options);
     case CLOSE_REASON.WRONG_PEER:
-      return fail('LINK_PEER_IDENTITY', detail, options);
+      return fail(frame.code === 'LINK_TLS' ? 'LINK_TLS' : 'LINK_PEER_IDENTITY', frame.text, options);
     case CLOSE_REASON.CANNOT_RESUME:
       return fail('LINK_CANNOT_RESUME', detail, options);
     case CLOSE_REASON.PROTOCOL:

@@ -3,7 +3,8 @@ import { unlink } from 'node:fs/promises';
 import type { TLSSocket, Server } from 'node:tls';
 import { CLOSE_REASON, type HelloFrame } from '../wire/link/frames.ts';
 import { CLOSE_LINGER_MS, HANDSHAKE_TIMEOUT_MS, MAX_SESSIONS } from './constants.ts';
-import { closeErrorOf, fail } from './errors.ts';
+import { closeErrorOf, closeFrame, fail } from './errors.ts';
+import { encodeControl } from '../wire/link/encode.ts';
 import { LaneConnection } from './lane-connection.ts';
 import { SessionCore, type SessionOptions } from './session.ts';
 import { checkSocketPath, serveTls, siteIdOf, type TlsMaterial } from './tls.ts';
@@ -31,6 +32,7 @@ export class LinkListener implements AsyncDisposable {
     this.#server = serveTls({
       tls: options.tls,
       onConnection: (socket, peerSiteId) => this.#connection(socket, peerSiteId),
+      refusal: (error) => encodeControl(closeFrame(CLOSE_REASON.WRONG_PEER, error)),
       onRefused: options.onRefused,
     });
   }

@@ -55,6 +55,8 @@ export async function serveRpcTls(options: {
   const server = serveTls({
     tls: options.tls,
     onRefused: options.onRefused,
+    // as an answer to the dialler's first call, which is its PING
+    refusal: (error) => `${JSON.stringify({ id: 1, error })}\n`,
     onConnection(socket, peerSiteId) {
       socket.setNoDelay(true);
       const { handlers } = options;

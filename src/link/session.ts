@@ -138,7 +138,7 @@ export class SessionCore implements LinkSession {
     return {
       urgent: this.#lanes.urgent.stats(),
       bulk: this.#lanes.bulk.stats(),
-      minRttMs: this.#minRttMs,
+      minRttMs: smallest(this.#minRttMs, this.#model.minRttMs),
       rateMbit: rate === undefined ? undefined : (rate * 8) / 1000,
       clockOffsetMs: this.#clockOffsetMs,
       windowBytes: this.#model.windowBytes,
@@ -355,4 +355,8 @@ export class SessionCore implements LinkSession {
     else this.#end.resolve();
     this.#firstOpen.reject(forSenders);
   }
+}
+
+function smallest(a: number | undefined, b: number | undefined): number | undefined {
+  return a === undefined || b === undefined ? (a ?? b) : Math.min(a, b);
 }

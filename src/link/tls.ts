@@ -3,7 +3,12 @@ import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, createServer, type Server, type TLSSocket } from 'node:tls';
 import { encodePreamble, GATEWAY_STATUS } from '../wire/link/preamble.ts';
 import { CloudapError } from '../base/errors.ts';
-import { ATTEMPT_TIMEOUT_MS, MAX_LISTENER_CONNECTIONS, HANDSHAKE_TIMEOUT_MS } from './constants.ts';
+import {
+  ATTEMPT_TIMEOUT_MS,
+  CLOSE_LINGER_MS,
+  MAX_LISTENER_CONNECTIONS,
+  HANDSHAKE_TIMEOUT_MS,
+} from './constants.ts';
 import { fail } from './errors.ts';
 
 /** PEM texts: the center's CA, this site's certificate (or chain) and its private key. */
@@ -162,13 +167,26 @@ export async function dialTls(options: DialTlsOptions): Promise<TLSSocket> {
   }
 }
 
+/** The site at the other end of a connection to a server. @throws LINK_TLS, LINK_PEER_IDENTITY */
+function authenticated(socket: TLSSocket): string {
+  if (socket.authorized) return siteOfCertificate(socket.getPeerCertificate());
+  const why = (socket.authorizationError as Error | string | null) ?? 'no certificate';
+  throw fail(
+    'LINK_TLS',
+    `the client’s certificate was refused: ${typeof why === 'string' ? why : why.message}`,
+  );
+}
+
 /**
  * A TLS 1.3 server on a Unix socket that lets in only peers with a certificate of the CA that names a site.
- * `onConnection` gets each of them; refused ones go to `onRefused` (for the log) and are closed.
+ * `onConnection` gets each of them. Others are told why in the protocol's own words (`refusal`), and go to
+ * `onRefused` (for the log): a TLS alert would get lost, as the client has been talking for half a round trip when it
+ * is sent, and closing a socket with unread bytes drops what was written. So it is checked here, after the handshake.
  */
 export function serveTls(options: {
   tls: TlsMaterial;
   onConnection: (socket: TLSSocket, peerSiteId: string) => void;
+  refusal: (error: CloudapError) => Buffer | string;
   onRefused?: ((error: Error) => void) | undefined;
 }): Server {
   const server = createServer({
@@ -177,7 +195,7 @@ export function serveTls(options: {
     key: options.tls.key,
     minVersion: 'TLSv1.3',
     requestCert: true,
-    rejectUnauthorized: true,
+    rejectUnauthorized: false,
     handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
   });
   server.maxConnections = MAX_LISTENER_CONNECTIONS;
@@ -187,12 +205,18 @@ export function serveTls(options: {
   });
   server.on('secureConnection', (socket) => {
     socket.on('error', () => {});
+    let siteId: string;
     try {
-      options.onConnection(socket, siteOfCertificate(socket.getPeerCertificate()));
+      siteId = authenticated(socket);
     } catch (error) {
       options.onRefused?.(error as Error);
-      socket.destroy();
+      socket.end(options.refusal(error as CloudapError));
+      socket.resume();
+      const timer = setTimeout(() => socket.destroy(), CLOSE_LINGER_MS);
+      socket.once('close', () => clearTimeout(timer));
+      return;
     }
+    options.onConnection(socket, siteId);
   });
   return server;
 }

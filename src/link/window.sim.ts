@@ -58,7 +58,7 @@ export function simulate(
   let arrivedBytes = 0;
   let lastArrivalMs = 0;
   let lastAckMs = 0;
-  let stats = { bytes: 0, capacity: 0, maxQueueMs: 0, queueMs: 0, pieces: 0, maxInFlightBytes: 0 };
+  let stats = { bytes: 0, maxQueueMs: 0, queueMs: 0, pieces: 0, maxInFlightBytes: 0 };
   const isIdle = (nowMs: number): boolean =>
     (link.idle ?? []).some(({ fromMs, toMs }) => nowMs >= fromMs && nowMs < toMs);
 
@@ -110,7 +110,7 @@ export function simulate(
           windowBytes: model.windowBytes,
           maxInFlightBytes: stats.maxInFlightBytes,
         });
-        stats = { bytes: 0, capacity: 0, maxQueueMs: 0, queueMs: 0, pieces: 0, maxInFlightBytes: 0 };
+        stats = { bytes: 0, maxQueueMs: 0, queueMs: 0, pieces: 0, maxInFlightBytes: 0 };
       },
     });
   }

@@ -37,7 +37,7 @@ interface SentPiece {
  * does not, the link was, and the slack shrinks.
  */
 export class WindowModel {
-  #phase: 'startup' | 'drain' | 'steady' | 'probe' | 'empty' = 'startup';
+  #phase: 'startup' | 'steady' | 'probe' | 'empty' = 'startup';
   #windowBytes = WINDOW_START_BYTES;
   #pieces: SentPiece[] = [];
   #head = 0;
@@ -62,7 +62,9 @@ export class WindowModel {
   #emptyHoldMs = 0;
   #burstFromMs = 0;
   #burstBytes = 0;
-  #bursts: { round: number; extraBytes: number }[] = [];
+  #roundBurstBytes = 0;
+  /** Smoothed: a rare long pause costs a little rate then, and not all urgent messages their time. */
+  #burstMs = 0;
 
   #minRttMs: number | undefined;
   #minRttAtMs = 0;
@@ -83,14 +85,19 @@ export class WindowModel {
   get phase(): string {
     return this.#phase;
   }
+  get burstMs(): number {
+    return this.#burstMs;
+  }
   get slackMs(): number {
     return this.#slackMs;
   }
 
-  /** The piece size that keeps some eight pieces in the window. */
+  /** Some eight pieces to a window, and none longer than half the queue that is aimed at. */
   get fragmentBytes(): number {
     const eighth = Math.floor(this.#windowBytes / 8 / 1024) * 1024;
-    return Math.min(MAX_FRAGMENT_BYTES, Math.max(FRAGMENT_MIN_BYTES, eighth));
+    const { rate } = this;
+    const halfQueue = rate === undefined ? MAX_FRAGMENT_BYTES : Math.round((rate * QUEUE_TARGET_MS) / 2);
+    return Math.min(MAX_FRAGMENT_BYTES, Math.max(FRAGMENT_MIN_BYTES, Math.min(eighth, halfQueue)));
   }
 
   /** True if `bytes` more may be sent. One piece may always be on its way, however small the window is. */
@@ -111,13 +118,16 @@ export class WindowModel {
 
   sent(bytes: number, nowMs: number): void {
     const idle = this.inFlightBytes === 0;
-    if (idle) this.#deliveredSentAtMs = nowMs;
+    if (idle) {
+      this.#deliveredSentAtMs = nowMs;
+      this.#deliveredAtUs = undefined;
+    }
     this.#sentBytes += bytes;
     this.#pieces.push({
       endBytes: this.#sentBytes,
       sentAtMs: nowMs,
       deliveredBytes: this.#deliveredBytes,
-      deliveredAtUs: idle ? undefined : this.#deliveredAtUs,
+      deliveredAtUs: this.#deliveredAtUs,
       deliveredSentAtMs: this.#deliveredSentAtMs,
       appLimited: this.#deliveredBytes < this.#appLimitedUntil,
     });
@@ -191,6 +201,7 @@ export class WindowModel {
     this.#round += 1;
     const roundRate = this.#roundRate;
     const roundMinRttMs = this.#roundMinRttMs;
+    this.#smoothBursts(nowMs);
     this.#roundRate = 0;
     this.#roundMinRttMs = Number.POSITIVE_INFINITY;
     while (
@@ -207,9 +218,7 @@ export class WindowModel {
     if (this.#phase === 'probe') this.#probeEnded(roundRate);
     else if (this.#phase === 'empty') this.#minRttAtMs = nowMs;
     if (this.#phase === 'steady' && nowMs - this.#minRttAtMs > MIN_RTT_EXPIRY_MS) {
-      // forget the old minimum: the next two rounds run with an empty queue and measure it
-      this.#emptyHoldMs = (this.#minRttMs ?? 0) / 2;
-      this.#enter('empty', 3);
+      this.#measureEmpty();
       this.#minRttMs = roundMinRttMs;
     } else if (this.#phase === 'steady' && this.#round >= this.#nextProbeRound) {
       this.#beforeProbeRate = roundRate;
@@ -217,7 +226,19 @@ export class WindowModel {
     } else if (this.#phase !== 'steady') this.#enter('steady', 1);
   }
 
-  #enter(phase: 'drain' | 'steady' | 'probe' | 'empty', rounds: number): void {
+  /** The next rounds run with an empty queue, and show the minimal round trip. */
+  #measureEmpty(): void {
+    this.#emptyHoldMs = this.#emptyMs();
+    this.#enter('empty', 3);
+  }
+
+  /** What to hold so that the queue is surely empty, and the line does not run dry for longer than needed. */
+  #emptyMs(): number {
+    const minRttMs = this.#minRttMs ?? 0;
+    return Math.max(minRttMs / 2, minRttMs - this.#slackMs - this.#burstMs - 2 * QUEUE_TARGET_MS);
+  }
+
+  #enter(phase: 'steady' | 'probe' | 'empty', rounds: number): void {
     if (phase === 'steady') this.#nextProbeRound = this.#round + PROBE_EVERY_ROUNDS;
     this.#phase = phase;
     this.#phaseEndRound = this.#round + rounds;
@@ -246,11 +267,18 @@ export class WindowModel {
       expected = 0;
     }
     this.#burstBytes += bytes;
-    const extraBytes = Math.min(this.#burstBytes - expected, rate * AGGREGATION_MAX_MS);
-    const bursts = this.#bursts;
-    while (bursts.length > 0 && (bursts.at(-1)?.extraBytes ?? 0) <= extraBytes) bursts.pop();
-    bursts.push({ round: this.#round, extraBytes });
-    while ((bursts[0]?.round ?? this.#round) < this.#round - RATE_FILTER_ROUNDS) bursts.shift();
+    this.#roundBurstBytes = Math.max(this.#roundBurstBytes, this.#burstBytes - expected);
+  }
+
+  #smoothBursts(nowMs: number): void {
+    const { rate } = this;
+    // one piece is always in the burst that its own acknowledgement makes
+    const burstMs = rate === undefined ? 0 : Math.max(0, this.#roundBurstBytes - this.fragmentBytes) / rate;
+    this.#burstMs += (Math.min(AGGREGATION_MAX_MS, burstMs) - this.#burstMs) / 4;
+    this.#roundBurstBytes = 0;
+    // a rate that is a little too low must not add up to a burst
+    this.#burstFromMs = nowMs;
+    this.#burstBytes = 0;
   }
 
   #startupRound(roundRate: number, roundMinRttMs: number): void {
@@ -260,7 +288,7 @@ export class WindowModel {
       this.#startupFlatRounds = 0;
     } else if (this.#startupBestRate > 0) this.#startupFlatRounds += 1;
     const queueGrows = queueMs > Math.max(QUEUE_TARGET_MS, (this.#minRttMs ?? 0) / 4);
-    if (this.#startupFlatRounds >= 3 || (this.#startupBestRate > 0 && queueGrows)) this.#enter('drain', 2);
+    if (this.#startupFlatRounds >= 3 || (this.#startupBestRate > 0 && queueGrows)) this.#measureEmpty();
   }
 
   /** One target more of window: did the rate follow by at least half of what it would, were the window the limit? */
@@ -273,7 +301,7 @@ export class WindowModel {
   }
 
   #baseMs(): number {
-    return (this.#minRttMs ?? 1) + this.#slackMs + QUEUE_TARGET_MS;
+    return (this.#minRttMs ?? 1) + this.#slackMs + this.#burstMs + QUEUE_TARGET_MS;
   }
 
   #apply(): void {
@@ -282,10 +310,7 @@ export class WindowModel {
     let holdMs = this.#baseMs();
     if (this.#phase === 'probe') holdMs += QUEUE_TARGET_MS;
     else if (this.#phase === 'empty') holdMs = this.#emptyHoldMs;
-    // one piece is always in the burst that its own acknowledgement makes
-    const extraBytes =
-      this.#phase === 'empty' ? 0 : Math.max(0, (this.#bursts[0]?.extraBytes ?? 0) - this.fragmentBytes);
-    const bytes = Math.round(rate * holdMs + extraBytes);
+    const bytes = Math.round(rate * holdMs);
     this.#windowBytes = Math.min(WINDOW_MAX_BYTES, Math.max(WINDOW_MIN_BYTES, bytes));
   }
 }

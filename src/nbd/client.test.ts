@@ -16,7 +16,7 @@ import {
 import type { OptionFrame, RequestFrame } from '../wire/nbd/frames.ts';
 import { RequestParser } from '../wire/nbd/request-parser.ts';
 import type { NbdAddress } from './address.ts';
-import { connectNbd, listNbdExports } from './client.ts';
+import { connectNbd, listNbdExports } from './connect.ts';
 import { MemoryBackend } from './memory-backend.ts';
 import { startNbdServer } from './server.ts';
 

@@ -166,7 +166,8 @@ export class RequestExecutor {
   }
 
   #failed(request: RequestFrame, error: unknown): Reply {
-    this.#onBackendError(error, request);
+    // once the client has gone, giving up is what a backend should do
+    if (!this.#signal.aborted) this.#onBackendError(error, request);
     return this.#error(request, errnoOf(error), error instanceof Error ? error.message : '');
   }
 

@@ -9,7 +9,7 @@ import { ALLOCATION, COMMAND, COMMAND_FLAG, NBD_ERRNO, OPTION, OPTION_REPLY } fr
 import { encodeClientFlags, encodeOption, encodeRequest } from '../wire/nbd/encode.ts';
 import type { NbdAddress } from './address.ts';
 import { errnoOf, type NbdBackend } from './backend.ts';
-import { connectNbd, listNbdExports } from './client.ts';
+import { connectNbd, listNbdExports } from './connect.ts';
 import { MemoryBackend } from './memory-backend.ts';
 import { startNbdServer } from './server.ts';
 import { toDescriptors } from './server-requests.ts';

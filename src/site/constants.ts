@@ -85,5 +85,11 @@ export const ADOPT_RETRY_MS = 50;
 /** Whether movers use QEMU's second channel for the pages that the target waits for (`postcopy-preempt`). */
 export const POSTCOPY_PREEMPT = false;
 
+/** Largest answer of the agent that the command line takes (a screenshot is below 8 MiB). */
+export const API_ANSWER_MAX_BYTES = 64 * 1024 * 1024;
+
+/** How long a request to the agent may take; a start under TCG on a busy machine takes seconds, a stop its grace time. */
+export const API_TIMEOUT_MS = 120_000;
+
 /** Kinds of machine of which an agent remembers that its QEMU can make them. */
 export const MACHINES_REMEMBERED = 256;

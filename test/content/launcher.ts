@@ -5,7 +5,9 @@ import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sleep } from '../../src/base/async.ts';
-import type { Image } from '../../src/content/images/store.ts';
+import { RfbSession } from '../../src/qemu/rfb/session.ts';
+import { buildGuest } from '../../src/content/guests/build.ts';
+import { type Image, ImageStore } from '../../src/content/images/store.ts';
 
 /** Lines of a guest's serial port behind a QEMU socket: one command, one answer. */
 export class SerialLines {
@@ -62,6 +64,7 @@ export class SerialLines {
     this.lines.length = 0;
   }
 
+  /** Sends a line and gives the key=value fields of the answer; `line` is the whole answer. */
   async command(line: string): Promise<ReadonlyMap<string, string>> {
     this.#socket.write(`${line}\n`);
     const answer = await this.next(line.split(' ')[0] ?? '');
@@ -77,6 +80,12 @@ export class SerialLines {
   }
 }
 
+/** The guest, built or found in the repository's cache. */
+export async function builtGuest(name: string): Promise<Image> {
+  const cache = join(import.meta.dirname, '../../.cache');
+  return buildGuest(name, await ImageStore.open(join(cache, 'images')), cache);
+}
+
 /** A guest under QEMU, with a fresh overlay in a temporary folder; ended by pid on disposal. */
 export class Guest implements AsyncDisposable {
   readonly folder: string;
@@ -87,12 +96,14 @@ export class Guest implements AsyncDisposable {
     this.#qemu = qemu;
   }
 
-  static async start(image: Image, extra: readonly string[] = []): Promise<Guest> {
+  /** @param options.prepare arguments of qemu-io, run on the overlay first */
+  static async start(image: Image, options: { prepare?: readonly string[] } = {}): Promise<Guest> {
     const folder = await mkdtemp(join(tmpdir(), 'cloudap-guest-'));
     const { manifest } = image;
     const overlay = join(folder, 'overlay.qcow2');
     const base = ['-b', image.diskPath, '-F', manifest.disk.format];
     execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...base, overlay]);
+    if (options.prepare) execFileSync('qemu-io', [...options.prepare, overlay]);
     const { memoryMiB, display, input } = manifest.defaults;
     const args = [
       '-M pc-i440fx-7.2 -accel tcg,tb-size=128 -cpu qemu64,+rdrand -nodefaults -no-reboot -display none',
@@ -105,12 +116,23 @@ export class Guest implements AsyncDisposable {
     if (image.kernelPath) args.push('-kernel', image.kernelPath);
     if (image.initrdPath) args.push('-initrd', image.initrdPath);
     if (manifest.commandLine) args.push('-append', manifest.commandLine);
-    args.push(...extra);
     return new Guest(folder, spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'inherit', 'inherit'] }));
   }
 
   serial(port: 0 | 1): Promise<SerialLines> {
     return SerialLines.connect(join(this.folder, `serial${port}`));
+  }
+
+  /** The screen, as soon as QEMU has opened it. */
+  async screen(): Promise<RfbSession> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await RfbSession.connect(join(this.folder, 'vnc'));
+      } catch (error) {
+        if (attempt === 200) throw error;
+        await sleep(25);
+      }
+    }
   }
 
   get overlay(): string {

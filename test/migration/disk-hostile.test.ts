@@ -160,6 +160,6 @@ describe('a hostile or confused peer', () => {
     const answer = disk.encodeData(0, 1, { first: 0, count: 2 }, content.subarray(0, 2 * SECTOR), CODEC_RAW);
     await pair.target.handle(disk.DISK_ANSWER, answer, 'urgent');
     await pair.target.handle(disk.DISK_ANSWERED, disk.encodeAnswered(0, 1), 'urgent');
-    expect(pair.target.read(0, 2 * SECTOR)).toEqual(content.subarray(0, 2 * SECTOR));
+    expect(await pair.target.read(0, 2 * SECTOR)).toEqual(content.subarray(0, 2 * SECTOR));
   });
 });

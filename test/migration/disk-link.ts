@@ -25,12 +25,14 @@ export interface FakeLinkOptions {
   tamper?: (type: number, payload: Buffer, lane: Lane) => Buffer | undefined;
   /** Bulk bytes that may be unacknowledged. */
   windowBytes?: number;
-  /** Deliver the next message of a lane only when the one before has been handled. */
+  /** Deliver the next message of a lane only when the one before has been handled, as the real link does. */
   oneAtATime?: boolean;
 }
 
 /** One end of a pair in memory: each lane ordered, lanes independent, acknowledged when handled. */
 export class FakeLink implements LinkSession {
+  readonly sessionId = 'fake';
+  readonly peerSiteId = 'peer';
   state: LinkSession['state'] = 'open';
   readonly closed: Promise<void>;
   /** What the far side's handler has rejected with. */
@@ -64,6 +66,10 @@ export class FakeLink implements LinkSession {
   resume(): void {
     this.#resume?.resolve();
     this.#resume = undefined;
+  }
+
+  opened(): Promise<void> {
+    return Promise.resolve();
   }
 
   async send(lane: Lane, type: number, payload: Buffer): Promise<void> {

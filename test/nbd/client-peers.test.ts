@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
 import { run } from '../../src/base/process.ts';
-import { connectNbd, listNbdExports } from '../../src/nbd/client.ts';
+import { connectNbd, listNbdExports } from '../../src/nbd/connect.ts';
 import { ALLOCATION, CONTEXT_ALLOCATION_DEPTH, DIRTY } from '../../src/wire/nbd/constants.ts';
 import { startQemuNbd } from '../kit/qemuNbd.ts';
 import { tempDir } from '../kit/tempdir.ts';

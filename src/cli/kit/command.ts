@@ -1,7 +1,7 @@
 import { Command, Option } from 'commander';
 import { loadConfig, type SiteConfig } from '../../site/config.ts';
 import { sitePaths } from '../../site/paths.ts';
-import { ApiClient } from './api-client.ts';
+import { ApiClient } from '../../site/api/client.ts';
 import { EXIT_OK } from './constants.ts';
 import type { CliContext } from './context.ts';
 import { failUsage, reportError } from './output.ts';

@@ -1,9 +1,3 @@
-/** Largest answer of the agent that the command line takes (a screenshot is below 8 MiB). */
-export const API_ANSWER_MAX_BYTES = 64 * 1024 * 1024;
-
-/** How long a request to the agent may take; a start under TCG on a busy machine takes seconds, a stop its grace time. */
-export const API_TIMEOUT_MS = 120_000;
-
 /** Exit codes, the same for every command; docs/SITE.md lists them. */
 export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;

@@ -1,6 +1,10 @@
 import { errorCatalogue } from '../../base/errors.ts';
 
 export const fail = errorCatalogue({
+  GUEST_SILENT: {
+    summary: 'the workload in the guest does not answer',
+    remedy: 'Look at the VM’s serial log: the guest may not have booted, or its disk may hang.',
+  },
   GUEST_UNKNOWN: { summary: 'there is no recipe of this name', remedy: 'Known recipes: ci, abiword.' },
   GUEST_PACKAGE: {
     summary: 'a Debian package that the guest needs was not found',

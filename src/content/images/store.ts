@@ -135,12 +135,12 @@ export class ImageStore {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
-      const present = await this.#read(manifest.digest);
-      if (present.manifest.name !== manifest.name) {
+      const present = await this.#read(manifest.digest).catch(() => undefined);
+      if (present && present.manifest.name !== manifest.name) {
         throw fail('IMAGE_EXISTS', present.manifest.name, { fields: { digest: manifest.digest } });
       }
       // The same content, described anew (a recipe's hash, where to click): the description is replaced.
-      if (!manifest.recipe && !manifest.guest) return present;
+      if (present && !manifest.recipe && !manifest.guest) return present;
       await rename(join(temporary, 'manifest.json'), join(target, 'manifest.json'));
     }
     return this.#image(manifest);

@@ -6,6 +6,8 @@ export const PULL_WORKERS = 4;
 export const MAX_PULL_SECTORS_IN_FLIGHT = 16_384;
 /** Packed bytes that wait to be landed; the link's credits keep it far below. */
 export const MAX_REPLAY_QUEUE_BYTES = 256 * 1024 * 1024;
+/** Packed pushes that may wait to be landed before the bulk lane is held up, so that network and disk work side by side. */
+export const REPLAY_SLACK_BYTES = 4 * 1024 * 1024;
 /** Messages that wait to be landed. */
 export const MAX_REPLAY_QUEUE_FRAMES = 65_536;
 /** Damaged frames without a sound one in between, after which asking again is given up. */

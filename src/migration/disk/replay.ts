@@ -9,7 +9,7 @@ interface Job {
 
 /**
  * The replay daemon of Figure 6: does one job after the other, urgent ones first, in order within each kind. A job's
- * promise settles when it is done; the link acknowledges the message then, so its credits bound the queue.
+ * promise settles when it is done.
  */
 export class ReplayQueue {
   readonly #urgent: Job[] = [];
@@ -26,6 +26,11 @@ export class ReplayQueue {
 
   get idle(): boolean {
     return this.#running === undefined;
+  }
+
+  /** Packed bytes that wait. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   /** @throws DISK_LIMIT when too much waits already */

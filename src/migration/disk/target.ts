@@ -2,7 +2,7 @@ import type { Lane, LinkSession } from '../../link/types.ts';
 import type { Bitmap } from '../../wire/bitmap.ts';
 import * as disk from '../../wire/disk/index.ts';
 import type { ByteExtent } from '../../wire/qcow2/index.ts';
-import { MAX_PULL_SECTORS_IN_FLIGHT, MAX_READ_BYTES } from './constants.ts';
+import { MAX_PULL_SECTORS_IN_FLIGHT, MAX_READ_BYTES, REPLAY_SLACK_BYTES } from './constants.ts';
 import { fail } from './errors.ts';
 import { LatencyHistogram } from './histogram.ts';
 import { LocalFile } from './local-file.ts';
@@ -20,6 +20,7 @@ type TargetPhase = 'serving' | 'freezing' | 'live' | 'complete' | 'failed' | 'cl
 export class DiskTarget implements AsyncDisposable {
   /** Constant: see DiskTargetOptions.announcedSizeBytes. */
   readonly sizeBytes: number;
+  readonly readOnly = true;
   /** Resolves when header and tables of the frozen overlay are here: only then may QEMU activate its images. */
   readonly frozen: Promise<void>;
   /** Resolves when no sector is missing and the file is on stable storage; rejects after abort and close. */
@@ -111,9 +112,10 @@ export class DiskTarget implements AsyncDisposable {
   }
 
   /**
-   * Takes one message of a disk type from the link. Settles when it has been landed: let the link acknowledge then.
+   * Takes one message of a disk type from the link. What belongs to the freeze settles when it has landed, a push when
+   * there is room for the next one, the rest at once: the urgent lane never waits for the local disk.
    * @throws DISK_FRAME_INVALID, DISK_VERSION, DISK_OUT_OF_RANGE, DISK_ORDER, DISK_OVERLAP, DISK_UNSOLICITED,
-   * DISK_LIMIT, DISK_TOO_LARGE: nothing was changed then. Otherwise what made the whole transfer fail.
+   * DISK_LIMIT, DISK_TOO_LARGE: nothing was changed then.
    */
   async handle(type: number, message: Buffer, lane: Lane): Promise<void> {
     if (disk.diskOf(message) !== this.#disk) throw fail('DISK_ORDER', `disk ${disk.diskOf(message)}`);
@@ -271,30 +273,39 @@ export class DiskTarget implements AsyncDisposable {
     if (this.#ends.bulk) throw fail('DISK_ORDER', 'PUSH after END');
     const frame = disk.decodeData(message, this.#freeze.fileSizeBytes);
     if (frame.pull !== 0) throw fail('DISK_UNSOLICITED', 'a PUSH that names a pull');
-    return this.#enqueue(false, message.length, () => this.#land(frame, 'pushed', message.length));
+    const landed = this.#enqueue(false, message.length, () => this.#land(frame, 'pushed', message.length));
+    return this.#replay.bytes > REPLAY_SLACK_BYTES ? landed : this.#detach(landed);
   }
 
   #onAnswer(message: Buffer): Promise<void> {
     this.#phase.expect('ANSWER', 'live', 'complete');
     const frame = disk.decodeData(message, this.#freeze.fileSizeBytes);
     this.#pulls.checkAnswer(frame.pull, frame.run);
-    return this.#enqueue(true, message.length, () => this.#land(frame, 'pulled', message.length));
+    return this.#detach(
+      this.#enqueue(true, message.length, () => this.#land(frame, 'pulled', message.length)),
+    );
   }
 
   /** In the queue behind the answers: what did not arrive sound among them is asked for once more. */
   #onAnswered(pull: number): Promise<void> {
     this.#phase.expect('ANSWERED', 'live', 'complete');
     this.#pulls.checkAnswered(pull);
-    return this.#enqueue(true, 0, () => {
+    const done = this.#enqueue(true, 0, () => {
       for (const run of this.#pulls.answered(pull)) this.#pulls.ask(run, true);
     });
+    return this.#detach(done);
   }
 
   #onEnd(lane: Lane): Promise<void> {
     this.#phase.expect('END', 'live');
     if (this.#ends[lane]) throw fail('DISK_ORDER', `a second END on lane ${lane}`);
     this.#ends[lane] = true;
-    return this.#enqueue(lane === 'urgent', 0, () => undefined);
+    return this.#detach(this.#enqueue(lane === 'urgent', 0, () => undefined));
+  }
+
+  /** Nobody waits for this job; its failure has made the transfer fail. */
+  async #detach(job: Promise<void>): Promise<void> {
+    job.catch(() => undefined);
   }
 
   /** A job that fails makes the transfer fail: the file cannot become whole any more. */

@@ -25,7 +25,7 @@ interface Channel {
   next: number;
   /** Sequence number after the last message, once STREAM_END has said so. */
   end: number | undefined;
-  waiting: Map<number, { message: StreamMessage; done: () => void; failed: (error: unknown) => void }>;
+  waiting: Map<number, { message: StreamMessage; fed: PromiseWithResolvers<void> }>;
   waitingBytes: number;
   feeding: Promise<void>;
 }
@@ -70,12 +70,11 @@ export class MemoryTarget implements AsyncDisposable {
     if (channel.waiting.size >= MAX_REORDERED_MESSAGES || channel.waitingBytes > MAX_REORDERED_BYTES) {
       throw migrationFail('MOVER_PROTOCOL', 'too many stream messages out of order');
     }
-    const fed = new Promise<void>((done, failed) => {
-      channel.waiting.set(message.sequence, { message, done, failed });
-    });
+    const fed = Promise.withResolvers<void>();
+    channel.waiting.set(message.sequence, { message, fed });
     this.#advance(channel);
-    if (lane === 'bulk') return fed;
-    fed.catch(() => {});
+    if (lane === 'bulk') return fed.promise;
+    fed.promise.catch(() => {});
     return undefined;
   }
 
@@ -133,8 +132,8 @@ export class MemoryTarget implements AsyncDisposable {
       if (!entry) break;
       channel.waiting.delete(channel.next);
       channel.next += 1;
-      const { message, done, failed } = entry;
-      channel.feeding = channel.feeding.then(() => this.#feed(channel, message)).then(done, failed);
+      const { message, fed } = entry;
+      channel.feeding = channel.feeding.then(() => this.#feed(channel, message)).then(fed.resolve, fed.reject);
     }
     if (channel.end === channel.next) {
       channel.feeding = channel.feeding.then(() => {

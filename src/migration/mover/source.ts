@@ -94,10 +94,6 @@ export class SourceMover implements AsyncDisposable {
     qmp.closed
       .then((cause) => this.#giveUp.abort(migrationFail('MOVER_QEMU_SOURCE', cause.message, { cause })))
       .catch(() => {});
-    const disk = this.#stack.use(
-      await DiskSource.open({ path: config.overlayPath, link: session, codec: codecIds[config.diskCodec] }),
-    );
-    this.#disk = disk;
     const memory = this.#stack.use(
       new MemorySource({
         socketPath: config.streamSocket,
@@ -105,12 +101,14 @@ export class SourceMover implements AsyncDisposable {
         codec: config.memoryCodec,
         onTakeover: async () => {
           await this.#offer();
-          await disk.freeze();
+          await this.#freezeDisk(session);
         },
       }),
     );
     this.#memory = memory;
     await memory.listen();
+    // reads the overlay's tables once, so that they come from the page cache when the VM is stopped
+    await DiskSource.rehearse(config.overlayPath);
     this.#context.setProgress(() => this.#progress());
     await setCapabilities(qmp, config.preempt);
     await session.opened(signal);
@@ -150,7 +148,8 @@ export class SourceMover implements AsyncDisposable {
 
   /** Everything that the target still needs, until it is independent; then the record. */
   async #postCopy(stoppedAtMs: number, resumedAtMs: number): Promise<void> {
-    const { qmp, memory, disk, session } = this.#parts();
+    const { qmp, memory, session } = this.#parts();
+    const disk = this.#disk as DiskSource;
     const { siteId, peerSiteId, vm, ownershipPath } = this.#config;
     await changeOwnership(
       ownershipPath,
@@ -205,11 +204,20 @@ export class SourceMover implements AsyncDisposable {
     return this.#offered;
   }
 
-  #receive(type: number, payload: Buffer, lane: Lane): void {
+  /** The images are inactive: nobody writes the overlay any more. */
+  async #freezeDisk(session: LinkSession): Promise<void> {
+    const { overlayPath, diskCodec } = this.#config;
+    const disk = await DiskSource.open({ path: overlayPath, link: session, codec: codecIds[diskCodec] });
+    this.#disk = this.#stack.use(disk);
+    await disk.freeze();
+  }
+
+  #receive(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
     if (type === MESSAGE_CONTROL) this.#inbox.push(payload);
     else if (type === MESSAGE_RETURN) this.#memory?.handleReturn(payload);
-    else if (this.#disk) this.#disk.handle(type, payload, lane);
+    else if (this.#disk) return this.#disk.handle(type, payload, lane);
     else throw migrationFail('MOVER_PROTOCOL', `message type ${type}`);
+    return undefined;
   }
 
   async #fail(cause: unknown): Promise<void> {
@@ -270,10 +278,10 @@ export class SourceMover implements AsyncDisposable {
     this.#context.setRecord(record);
   }
 
-  #parts(): { qmp: QemuMonitor; memory: MemorySource; disk: DiskSource; session: LinkSession } {
-    const [qmp, memory, disk, session] = [this.#qmp, this.#memory, this.#disk, this.#session];
-    if (!qmp || !memory || !disk || !session) throw migrationFail('MOVER_PROTOCOL', 'not connected');
-    return { qmp, memory, disk, session };
+  #parts(): { qmp: QemuMonitor; memory: MemorySource; session: LinkSession } {
+    const [qmp, memory, session] = [this.#qmp, this.#memory, this.#session];
+    if (!qmp || !memory || !session) throw migrationFail('MOVER_PROTOCOL', 'not connected');
+    return { qmp, memory, session };
   }
 
   #progress(): Parameters<MoverContext['setProgress']>[0] extends () => infer T ? T : never {

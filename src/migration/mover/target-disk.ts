@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import type { Lane, LinkSession } from '../../link/types.ts';
-import { connectNbd } from '../../nbd/client.ts';
+import { connectNbd } from '../../nbd/connect.ts';
 import { type NbdServer, startNbdServer } from '../../nbd/server.ts';
 import { commitTop, exportAllocation, pivotToLocal } from '../../qemu/block-graph.ts';
 import type { QemuMonitor } from '../../qemu/monitor.ts';
@@ -32,14 +32,9 @@ export class TargetDisk implements AsyncDisposable {
       link,
       announcedSizeBytes: config.exportSizeBytes,
     });
-    const backend = {
-      sizeBytes: disk.sizeBytes,
-      readOnly: true,
-      read: (offset: number, lengthBytes: number) => disk.read(offset, lengthBytes),
-    };
     const server = await startNbdServer({
       listen: { path: config.nbdSocket },
-      exports: [{ name: '', backend }],
+      exports: [{ name: '', backend: disk }],
       onBackendError: (err) => log.error({ err }, 'a read of the overlay failed'),
     });
     return new TargetDisk(config, disk, server);

@@ -11,6 +11,6 @@ export const RFB_CONNECT_TIMEOUT_MS = 10_000;
 /** How long a full screen may take to arrive after it was asked for. */
 export const RFB_REFRESH_TIMEOUT_MS = 15_000;
 /** Between key events: guests under TCG lose keys that come faster than their keyboard controller polls. */
-export const KEY_DELAY_MS = 20;
+export const KEY_DELAY_MS = 30;
 /** Bytes of one pixel in the only format that is asked for: blue, green, red, unused. */
 export const PIXEL_BYTES = 4;

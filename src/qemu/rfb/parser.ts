@@ -44,11 +44,17 @@ export class RfbParser {
   #needed: number;
   #chunks: Buffer[] = [];
   #buffered = 0;
+  #updating = false;
 
   constructor(events: ParserEvents) {
     this.#events = events;
     this.#steps = this.#conversation();
     this.#needed = this.#steps.next().value;
+  }
+
+  /** True while the framebuffer holds a part of an update that has not come to its end. */
+  get updating(): boolean {
+    return this.#updating;
   }
 
   /** @throws RFB_PROTOCOL, RFB_LIMIT, RFB_REFUSED, RFB_SECURITY */
@@ -123,6 +129,7 @@ export class RfbParser {
   *#update(): Generator<number, void, Buffer> {
     const count = (yield 3).readUInt16BE(1);
     if (count > MAX_RECTANGLES) throw fail('RFB_LIMIT', `${count} rectangles`);
+    this.#updating = true;
     const rectangles: (Rectangle & { changed: boolean })[] = [];
     let pixels = 0;
     let changedPixels = 0;
@@ -149,6 +156,7 @@ export class RfbParser {
       pixels += width * height;
       if (changed) changedPixels += width * height;
     }
+    this.#updating = false;
     this.#events.update({ rectangles, pixels, changedPixels, resized });
   }
 }

@@ -219,7 +219,8 @@ export class RfbSession implements Disposable {
     try {
       for (;;) {
         const now = performance.now();
-        if (now - lastMs >= options.quietMs && accept()) return;
+        // Half an update must not be judged; its end will count as activity.
+        if (!this.#parser.updating && now - lastMs >= options.quietMs && accept()) return;
         if (now >= deadlineMs) throw fail('RFB_TIMEOUT', `${what}, ${options.timeoutMs} ms`);
         await Promise.race([sleep(POLL_MS, options.signal), this.#ended]);
       }
@@ -230,6 +231,7 @@ export class RfbSession implements Disposable {
 
   async #when(options: WaitOptions, what: string, test: (update: ScreenUpdate) => boolean): Promise<number> {
     if (this.#failure) throw this.#failure;
+    options.signal?.throwIfAborted();
     let stop = () => {};
     const seen = new Promise<number>((resolve) => {
       stop = this.onUpdate((update, atMs) => {

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { PlainAssembly, ReadAssembly, type ReplyAssembly, StatusAssembly } from './assembly.ts';
 import { CHUNK, CHUNK_FLAG, CHUNK_HEADER_BYTES, NBD_ERRNO } from './constants.ts';

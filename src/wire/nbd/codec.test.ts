@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { CloudapError, errorCode } from '../../base/errors.ts';
 import { CHUNK, CHUNK_HEADER_BYTES, COMMAND, INFO } from './constants.ts';

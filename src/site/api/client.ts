@@ -2,9 +2,9 @@ import { request, type IncomingMessage } from 'node:http';
 import { createInterface } from 'node:readline';
 import type * as z from 'zod';
 import { CloudapError } from '../../base/errors.ts';
-import { apiErrorSchema } from '../../site/api/messages.ts';
-import { failSite } from '../../site/errors.ts';
-import { API_ANSWER_MAX_BYTES, API_TIMEOUT_MS } from './constants.ts';
+import { apiErrorSchema } from './messages.ts';
+import { failSite } from '../errors.ts';
+import { API_ANSWER_MAX_BYTES, API_TIMEOUT_MS } from '../constants.ts';
 
 export interface CallOptions {
   body?: unknown;

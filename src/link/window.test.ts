@@ -1,0 +1,80 @@
+import { expect, test } from 'vitest';
+import { QUEUE_TARGET_MS, WINDOW_MIN_BYTES } from './constants.ts';
+import { simulate } from './window.sim.ts';
+import { WindowModel } from './window.ts';
+
+const cases = [10, 100, 1000].flatMap((rateMbit) => [5, 20, 80].map((rttMs) => ({ rateMbit, rttMs })));
+const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+
+test.each(cases)(
+  '$rateMbit Mbit/s, $rttMs ms: the link is full and its queue is short',
+  ({ rateMbit, rttMs }) => {
+    const seconds = simulate({ rateMbit, rttMs }, 14);
+    const steady = seconds.slice(3);
+    expect(mean(steady.map((s) => s.utilisation))).toBeGreaterThan(0.96);
+    expect(mean(steady.map((s) => s.meanQueueMs))).toBeLessThan(QUEUE_TARGET_MS + 4);
+    // on average over the second; single pieces more while the window is raised to probe
+    expect(Math.max(...steady.map((s) => s.maxQueueMs))).toBeLessThan(4 * QUEUE_TARGET_MS + rttMs / 4);
+    for (const s of steady)
+      expect(s.maxInFlightBytes).toBeLessThanOrEqual((rateMbit * 1000 * (rttMs * 1.3 + 20)) / 8);
+  },
+);
+
+test.each(cases)(
+  '$rateMbit Mbit/s, $rttMs ms: start-up overshoots by at most one bandwidth-delay product',
+  (link) => {
+    const [first] = simulate(link, 1);
+    // 40 ms: what the first window is at 10 Mbit/s
+    expect(first?.maxQueueMs).toBeLessThan(40 + link.rttMs);
+  },
+);
+
+test.each([5, 10])('%d ms of jitter cost little rate', (noiseMs) => {
+  for (const rateMbit of [10, 100]) {
+    for (const rttMs of [5, 20]) {
+      const steady = simulate({ rateMbit, rttMs, noiseMs }, 12).slice(3);
+      expect(mean(steady.map((s) => s.utilisation))).toBeGreaterThan(0.93);
+      expect(mean(steady.map((s) => s.meanQueueMs))).toBeLessThan(2 * noiseMs + 3 * QUEUE_TARGET_MS);
+    }
+  }
+});
+
+test('a link that gets slower or faster is followed', () => {
+  const changes = [
+    { atMs: 5_000, rateMbit: 20 },
+    { atMs: 10_000, rateMbit: 200 },
+  ];
+  const seconds = simulate({ rateMbit: 100, rttMs: 10, changes }, 15);
+  const slow = seconds.slice(7, 9);
+  expect(Math.max(...slow.map((s) => s.maxQueueMs))).toBeLessThan(30);
+  expect(mean(slow.map((s) => s.utilisation))).toBeGreaterThan(0.95);
+  expect(mean(seconds.slice(12).map((s) => s.utilisation))).toBeGreaterThan(0.95);
+});
+
+test('pauses of the sender do not make the link look slow', () => {
+  const idle = Array.from({ length: 40 }, (_, i) => ({ fromMs: 2_000 + i * 100, toMs: 2_090 + i * 100 }));
+  const model = new WindowModel();
+  const seconds = simulate({ rateMbit: 100, rttMs: 10, idle }, 8, model);
+  expect(seconds[7]?.utilisation).toBeGreaterThan(0.95);
+  const windows = seconds.slice(2, 6).map((s) => s.windowBytes);
+  expect(Math.min(...windows)).toBeGreaterThan(100_000);
+});
+
+test('acknowledgements of what was not sent, or of less than before, are refused', () => {
+  const model = new WindowModel();
+  model.sent(1000, 0);
+  expect(model.delivered(1001, 1, 1)).toBe(false);
+  expect(model.delivered(600, 1, 1)).toBe(true);
+  expect(model.delivered(599, 1, 1)).toBe(false);
+  expect(model.inFlightBytes).toBe(400);
+});
+
+test('one piece may always be on its way, and a lost connection leaves nothing in flight', () => {
+  const model = new WindowModel();
+  expect(model.allows(10 * model.windowBytes)).toBe(true);
+  model.sent(model.windowBytes, 0);
+  expect(model.allows(1)).toBe(false);
+  model.reset();
+  expect(model.inFlightBytes).toBe(0);
+  expect(model.windowBytes).toBeGreaterThanOrEqual(WINDOW_MIN_BYTES);
+});
