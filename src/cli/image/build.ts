@@ -18,14 +18,14 @@ export default function build(context: CliContext): Command {
   );
   return withSite(cmd)
     .argument('<recipe>', 'guest to build: ci (small, for tests) or abiword (a desktop)')
-    .option('--cache <dir>', 'keeps downloaded packages (default: ~/.cache/cloudap)')
+    .option('--cache <dir>', 'keeps downloaded packages (default: .cache beside cloudap)')
     .action(
       action(context, async (recipe: string, options: Options) => {
         const { buildGuest } = await import('../../content/guests/build.ts');
         const { store } = await openStore(options);
         const progress = new ProgressLine(context.output);
         const image = await withInterrupt((signal) =>
-          buildGuest(recipe, store, options.cache ?? defaultCacheDir(context.env), {
+          buildGuest(recipe, store, options.cache ?? defaultCacheDir, {
             signal,
             onProgress: ({ step, fraction, detail }) =>
               progress.update(

@@ -158,15 +158,11 @@ export class MigrationManager {
       moverStarted: false,
     });
     // the source gave up waiting, or its connection has gone
-    signal?.addEventListener(
-      'abort',
-      () => entry.cancelled.abort(failMigrate('MIGRATE_CANCELLED', 'by the source')),
-      {
-        once: true,
-      },
-    );
+    const giveUp = (): void => entry.cancelled.abort(failMigrate('MIGRATE_CANCELLED', 'by the source'));
+    signal?.addEventListener('abort', giveUp, { once: true });
     await entry.save();
     const stored = await prepareTarget(this.#context, entry, request, facts.image);
+    signal?.removeEventListener('abort', giveUp);
     if (entry.mover) void watchTarget(this.#context, entry, stored, entry.mover);
     const { version, accelerator } = vms.facts;
     return { migrationId, qemuVersion: version, accelerator };

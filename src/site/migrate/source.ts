@@ -9,7 +9,7 @@ import { failMigrate, failSite } from '../errors.ts';
 import { readJson } from '../json-file.ts';
 import type { StoredVm } from '../vm/store.ts';
 import { commonMoverConfig, type MigrateContext } from './context.ts';
-import { asApiError, type MigrationEntry } from './entry.ts';
+import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import { outcomeSchema, preparedSchema, type Outcome, type Prepare } from './messages.ts';
 
 export interface SourceRequest {
@@ -127,7 +127,7 @@ export async function settleSource(
 ): Promise<void> {
   const log = context.log.child({ migration: entry.id, vm: vm.definition.id });
   try {
-    const cause = thrown ?? (last?.error ? { ...last.error, fields: {} } : undefined);
+    const cause = thrown ?? reportedError(last);
     const ownership = await readOwnership(vm.paths.ownershipFile);
     const done = last?.state === 'completed' || (await recordSaysOk(entry));
     if (done) return await release(context, entry, vm);
