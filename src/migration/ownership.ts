@@ -1,3 +1,4 @@
+import { readFileSync, renameSync } from 'node:fs';
 import { open, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import * as z from 'zod';
@@ -32,7 +33,15 @@ export type Ownership = z.infer<typeof ownershipSchema>;
 
 export async function readOwnership(path: string): Promise<Ownership> {
   try {
-    return ownershipSchema.parse(JSON.parse(await readFile(path, 'utf8')));
+    return parseOwnership(path, await readFile(path, 'utf8'));
+  } catch (error) {
+    throw fail('OWNERSHIP_UNREADABLE', path, { cause: error });
+  }
+}
+
+function parseOwnership(path: string, text: string): Ownership {
+  try {
+    return ownershipSchema.parse(JSON.parse(text));
   } catch (error) {
     throw fail('OWNERSHIP_UNREADABLE', path, { cause: error });
   }
@@ -51,6 +60,28 @@ export async function writeOwnership(path: string, next: Ownership, durable = tr
   await rename(temporary, path);
   if (durable) await syncDirectory(dirname(path));
 }
+
+/**
+ * Writes the next ownership beside the present one, safe on disk; `commitStaged` then only has to rename it, which is
+ * all that a takeover can afford while the VM stands still.
+ */
+export async function stageOwnership(path: string, next: Ownership): Promise<void> {
+  const file = await open(stagedPath(path), 'w', 0o600);
+  try {
+    await file.writeFile(`${JSON.stringify(ownershipSchema.parse(next))}\n`);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Makes the staged ownership the present one, if that is still `expected`. @throws OWNERSHIP_CONFLICT */
+export function commitStaged(path: string, expected: Expected): void {
+  checkExpected(parseOwnership(path, readFileSync(path, 'utf8')), expected);
+  renameSync(stagedPath(path), path);
+}
+
+const stagedPath = (path: string): string => `${path}.staged`;
 
 /** Makes the last `writeOwnership(…, false)` survive a power loss too. */
 export async function syncOwnership(path: string): Promise<void> {
@@ -78,11 +109,20 @@ async function syncDirectory(path: string): Promise<void> {
  */
 export async function changeOwnership(
   path: string,
-  expected: Pick<Ownership, 'owner' | 'generation' | 'state'>,
+  expected: Expected,
   next: Omit<Ownership, 'version' | 'vmId'>,
   durable = true,
 ): Promise<Ownership> {
   const found = await readOwnership(path);
+  checkExpected(found, expected);
+  const written: Ownership = { ...found, ...next };
+  await writeOwnership(path, written, durable);
+  return written;
+}
+
+type Expected = Pick<Ownership, 'owner' | 'generation' | 'state'>;
+
+function checkExpected(found: Ownership, expected: Expected): void {
   if (
     found.owner !== expected.owner ||
     found.generation !== expected.generation ||
@@ -95,7 +135,4 @@ export async function changeOwnership(
       { fields: { expected, found } },
     );
   }
-  const written: Ownership = { ...found, ...next };
-  await writeOwnership(path, written, durable);
-  return written;
 }

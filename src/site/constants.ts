@@ -83,7 +83,7 @@ export const ADOPT_TIMEOUT_MS = 10_000;
 export const ADOPT_RETRY_MS = 50;
 
 /** Whether movers use QEMU's second channel for the pages that the target waits for (`postcopy-preempt`). */
-export const POSTCOPY_PREEMPT = false;
+export const POSTCOPY_PREEMPT = true;
 
 /** Largest answer of the agent that the command line takes (a screenshot is below 8 MiB). */
 export const API_ANSWER_MAX_BYTES = 64 * 1024 * 1024;

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { buildGuest } from '../../src/content/guests/build.ts';
 import { makeExt4 } from '../../src/content/guests/ext4.ts';
+import { lockFile } from '../../src/content/guests/lock.ts';
 import { runStep } from '../../src/content/guests/steps.ts';
 import { ImageStore } from '../../src/content/images/store.ts';
 import { processAlive } from '../../src/base/process.ts';
@@ -63,7 +64,7 @@ it('ends a program with all that it started when aborted', async () => {
     },
   });
   await expect(running).rejects.toThrow('stop');
-  await expect.poll(() => processAlive(pid)).toBe(false);
+  await expect.poll(() => processAlive(pid), { timeout: 20_000 }).toBe(false);
 });
 
 it('leaves nothing behind when a build is aborted half-way', async () => {
@@ -79,4 +80,17 @@ it('leaves nothing behind when a build is aborted half-way', async () => {
   await expect(building).rejects.toThrow('stop');
   expect(await readdir(store.folder)).toEqual([]);
   expect((await readdir(cache)).filter((entry) => entry.startsWith(`build-${process.pid}-`))).toEqual([]);
+});
+
+it('lets one builder at a time into a cache folder and takes over from one that died', async () => {
+  const path = join(folder, 'lock');
+  await writeFile(path, '999999999');
+  const first = await lockFile(path);
+  let waits = 0;
+  const second = lockFile(path, { onWait: () => waits++ });
+  await expect.poll(() => waits, { timeout: 20_000 }).toBeGreaterThan(0);
+  await first[Symbol.asyncDispose]();
+  await using _held = await second;
+  const aborted = lockFile(path, { signal: AbortSignal.timeout(50) });
+  await expect(aborted).rejects.toMatchObject({ name: 'TimeoutError' });
 });

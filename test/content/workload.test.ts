@@ -75,8 +75,8 @@ it('checks all it wrote, discarded and read, and finds nothing', async () => {
   const disk = await newDisk('good');
   await using work = new Running(disk, ['off=4M', 'below=1', 'ram=4M']);
   expect(await work.command('start disk=max mem=max')).toMatch(/^start ok/);
-  await expect.poll(() => work.counter('disk_discarded')).toBeGreaterThan(1000);
-  await expect.poll(() => work.counter('mem_written')).toBeGreaterThan(5000);
+  await expect.poll(() => work.counter('disk_discarded'), { timeout: 20_000 }).toBeGreaterThan(1000);
+  await expect.poll(() => work.counter('mem_written'), { timeout: 20_000 }).toBeGreaterThan(5000);
   expect(await work.command('verify')).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
   expect(await work.command('stop')).toMatch(/^stop ok/);
   expect(await work.command('verify')).toMatch(/^verify ok/);
@@ -90,7 +90,7 @@ it('finds what was lost, replaced by zeros, misplaced or put back to an older ve
   const original = await readFile(disk);
   await using work = new Running(disk, ['off=4M', 'below=1', 'ram=0', 'discard=0', 'write=100']);
   await work.command('start disk=max');
-  await expect.poll(() => work.counter('disk_written')).toBeGreaterThan(20_000);
+  await expect.poll(() => work.counter('disk_written'), { timeout: 20_000 }).toBeGreaterThan(20_000);
   await work.command('stop');
   expect(await work.command('verify')).toMatch(/^verify ok/);
   const block = (n: number) => original.subarray(n * 4096, (n + 1) * 4096);
@@ -102,8 +102,8 @@ it('finds what was lost, replaced by zeros, misplaced or put back to an older ve
   expect(await work.command('verify')).toMatch(/^verify bad .*disk_bad=[45] /);
   const bad = await work.command('bad');
   for (const n of [100, 1100, 1200, 1300]) expect(bad).toContain(` disk:${n}:`);
-  // Each is counted once.
-  expect(await work.command('verify')).toMatch(/^verify bad .*disk_bad=[456] /);
+  // A block of the region is counted once; the one below it, which nobody may write, each time.
+  expect(await work.command('verify')).toMatch(/^verify bad .*disk_bad=[56] /);
 });
 
 it('learns what an earlier boot left, and expects zeros where told', async () => {
@@ -111,11 +111,12 @@ it('learns what an earlier boot left, and expects zeros where told', async () =>
   const run = async (parameters: string[]) => {
     await using work = new Running(disk, ['off=4M', 'ram=0', ...parameters]);
     await work.command('start disk=max');
-    await expect.poll(() => work.counter('disk_ops')).toBeGreaterThan(1000);
+    await expect.poll(() => work.counter('disk_ops'), { timeout: 20_000 }).toBeGreaterThan(3000);
     await work.command('stop');
     return await work.command('verify');
   };
-  expect(await run([])).toMatch(/^verify ok/);
+  // Most of the region is discarded, also what is around the block that marks a first boot.
+  expect(await run(['discard=70', 'write=20'])).toMatch(/^verify ok/);
   expect(await run([])).toMatch(/^verify ok/);
   await corrupt(disk, 4 * MIB, Buffer.alloc(4 * MIB));
   expect(await run(['zero=1'])).toMatch(/^verify ok/);

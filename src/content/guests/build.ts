@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { errorCode } from '../../base/errors.ts';
 import { processAlive } from '../../base/process.ts';
 import { canonicalJson } from '../images/manifest.ts';
 import type { Image, ImageStore } from '../images/store.ts';
@@ -9,6 +10,7 @@ import { GUEST_EPOCH_S } from './constants.ts';
 import { fail } from './errors.ts';
 import { readBusybox, writeInitramfs } from './initramfs.ts';
 import { kernelPackage, unpackKernel } from './kernel.ts';
+import { lockFile } from './lock.ts';
 import { PackageIndex } from './packages.ts';
 import { COMMON_COMMAND_LINE, type Recipe } from './recipe.ts';
 import { recipes } from './recipes.ts';
@@ -35,11 +37,31 @@ export async function buildGuest(
 ): Promise<Image> {
   const recipe = recipes.get(name);
   if (!recipe) throw fail('GUEST_UNKNOWN', name);
-  const { signal, onProgress } = call;
-  signal?.throwIfAborted();
-  await mkdir(cacheDir, { recursive: true });
+  await using _lock = await lockFile(join(cacheDir, 'build.lock'), {
+    signal: call.signal,
+    onWait: (pid) =>
+      call.onProgress?.({ step: 'packages', detail: `waiting for process ${pid}, which builds a guest` }),
+  });
   await sweep(cacheDir);
-  const maxAge = call.packageListMaxAgeMs === undefined ? {} : { maxAgeMs: call.packageListMaxAgeMs };
+  try {
+    return await buildOnce(recipe, store, cacheDir, call, call.packageListMaxAgeMs);
+  } catch (error) {
+    if (errorCode(error) !== 'GUEST_DOWNLOAD' || call.packageListMaxAgeMs === 0) throw error;
+    // The archive has newer packages than our lists say, and no longer the old ones.
+    return await buildOnce(recipe, store, cacheDir, call, 0);
+  }
+}
+
+async function buildOnce(
+  recipe: Recipe,
+  store: ImageStore,
+  cacheDir: string,
+  call: BuildCall,
+  maxAgeMs: number | undefined,
+): Promise<Image> {
+  const { signal, onProgress } = call;
+  const { name } = recipe;
+  const maxAge = maxAgeMs === undefined ? {} : { maxAgeMs };
   const index = await PackageIndex.open(join(cacheDir, 'apt'), { ...call, ...maxAge });
   const kernelVersion = await kernelPackage(index, signal);
   const busybox = await readBusybox();

@@ -12,3 +12,7 @@ export const BUILD_OUTPUT_KEPT_BYTES = 4000;
 export const MAX_INITRAMFS_BYTES = 64 * 1024 * 1024;
 /** How often the size of a growing download is looked at. */
 export const DOWNLOAD_POLL_MS = 250;
+/** Package lists younger than this are taken as they are. */
+export const PACKAGE_LIST_MAX_AGE_MS = 7 * 24 * 3600_000;
+/** How often a waiting builder looks whether the other has ended. */
+export const LOCK_POLL_MS = 200;

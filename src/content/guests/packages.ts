@@ -1,7 +1,7 @@
 import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseStanzas } from './deb822.ts';
-import { DOWNLOAD_POLL_MS } from './constants.ts';
+import { DOWNLOAD_POLL_MS, PACKAGE_LIST_MAX_AGE_MS } from './constants.ts';
 import { fail } from './errors.ts';
 import { machineSources } from './sources.ts';
 import { type BuildCall, runStep } from './steps.ts';
@@ -51,17 +51,19 @@ export class PackageIndex {
       `${[...ownConfiguration(folder), ...index.transport].join('\n')}\n`,
     );
     const fetched = await stat(join(folder, 'fetched')).catch(() => undefined);
-    if (!fetched || Date.now() - fetched.mtimeMs > (call.maxAgeMs ?? 24 * 3600_000)) {
-      call.onProgress?.({ step: 'packages', detail: 'package lists' });
+    if (fetched && Date.now() - fetched.mtimeMs < (call.maxAgeMs ?? PACKAGE_LIST_MAX_AGE_MS)) return index;
+    call.onProgress?.({ step: 'packages', detail: 'package lists' });
+    try {
       await runStep('apt-get', ['-q', 'update', '--error-on=any'], {
         env: index.#env,
         signal: call.signal,
         onLine: (detail) => call.onProgress?.({ step: 'packages', detail }),
-      }).catch((cause: unknown) => {
-        call.signal?.throwIfAborted();
-        throw fail('GUEST_DOWNLOAD', 'package lists', { cause });
       });
       await writeFile(join(folder, 'fetched'), '');
+    } catch (cause) {
+      call.signal?.throwIfAborted();
+      // Without a network older lists are still good for finding what was built from them.
+      if (!fetched || call.maxAgeMs === 0) throw fail('GUEST_DOWNLOAD', 'package lists', { cause });
     }
     return index;
   }

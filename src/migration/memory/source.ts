@@ -4,13 +4,18 @@ import { abortable, sleep } from '../../base/async.ts';
 import type { LinkSession } from '../../link/types.ts';
 import type { CodecName } from '../../wire/codec.ts';
 import type { EncodedFrame } from '../../wire/qemu-stream/batch.ts';
+import { PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
 import { StreamEncoder, type StreamStats } from '../../wire/qemu-stream/encoder.ts';
-import { ReturnPathParser } from '../../wire/qemu-stream/returnPath.ts';
+import { encodePageRequest, ReturnPathParser } from '../../wire/qemu-stream/returnPath.ts';
 import { encodeStreamMessage, MESSAGE_STREAM, MESSAGE_STREAM_END, migrationFail } from '../messages.ts';
 import { StreamTail } from './stream-tail.ts';
 
 /** A partial batch waits this long for more pages while QEMU has nothing to say. */
 const FLUSH_DELAY_MS = 3;
+/** Background pages that may be read from QEMU and held back while the switch is under way. */
+const HELD_BACK_BYTES = 1024 * 1024;
+/** They are let go after this long in any case. */
+const HELD_BACK_MS = 500;
 /** QEMU counts as throttled when it has written nothing for this long. */
 const QUIET_MS = 8;
 
@@ -67,11 +72,15 @@ export class MemorySource implements AsyncDisposable {
   #takeover: Promise<void> | undefined;
   /** The next device frame is the package that ends in RUN. */
   #packageNext = false;
+  /** Offsets in RAM that go first after the device state. */
+  #urgentPages: readonly number[] = [];
   /** Set when QEMU completes as pre-copy, by itself. */
   #tail: StreamTail | undefined;
   #pagesAtTakeover = 0;
   #lastChunkAtMs = 0;
   #flushTimer: NodeJS.Timeout | undefined;
+  #heldBack: PromiseWithResolvers<void> | undefined;
+  #heldBackBytes = 0;
 
   constructor(options: MemorySourceOptions) {
     this.#options = options;
@@ -94,9 +103,14 @@ export class MemorySource implements AsyncDisposable {
     await chmod(this.#options.socketPath, 0o600);
   }
 
-  /** From here on frames are urgent; call it when the pipe is empty. */
-  beginSwitch(): void {
-    if (this.#phase === 'precopy') this.#phase = 'switching';
+  /**
+   * From here on frames are urgent; call it when the pipe is empty. `urgentPages` (offsets in RAM) are asked of QEMU in
+   * the target's name, so that they follow the device state at once.
+   */
+  beginSwitch(urgentPages: readonly number[] = []): void {
+    if (this.#phase !== 'precopy') return;
+    this.#phase = 'switching';
+    this.#urgentPages = urgentPages;
   }
 
   /** Resolves when QEMU has gone quiet and all it wrote has been handled at the target. */
@@ -115,9 +129,17 @@ export class MemorySource implements AsyncDisposable {
 
   /** Bytes of the target's return path, for the source's QEMU. */
   handleReturn(payload: Buffer): void {
-    this.#returnPath.push(payload);
+    const requests = this.#returnPath.push(payload).some((message) => message.kind === 'request-pages');
+    // whatever the target waits for may stand behind what is held back
+    if (requests) this.resumeBackground();
     const { socket } = this.#channels[0];
     if (socket && !socket.destroyed) socket.write(payload);
+  }
+
+  /** The VM runs at the target: what is left may come as fast as the link takes it. */
+  resumeBackground(): void {
+    this.#heldBack?.resolve();
+    this.#heldBack = undefined;
   }
 
   stats(): MemorySourceStats {
@@ -150,6 +172,7 @@ export class MemorySource implements AsyncDisposable {
           onPackagedStart: () => {
             this.#packageNext = true;
             this.#startTakeover();
+            this.#requestUrgentPages();
           },
           onRest: (reason, detail) => {
             if (reason === 'unknown') throw migrationFail('MOVER_QEMU_SOURCE', `unknown stream: ${detail}`);
@@ -196,6 +219,11 @@ export class MemorySource implements AsyncDisposable {
         if (this.#tail.push(chunk)) this.#releaseTail(channel);
       } else if (index === 1 || this.#phase !== 'precopy') encoder.flush();
       else this.#flushTimer = setTimeout(() => encoder.flush(), FLUSH_DELAY_MS);
+      if (this.#heldBack && index === 0) {
+        this.#heldBackBytes += chunk.length;
+        // reading on lets QEMU come to the pages that are asked for
+        if (this.#heldBackBytes < HELD_BACK_BYTES) continue;
+      }
       await channel.sending;
     }
     clearTimeout(this.#flushTimer);
@@ -205,6 +233,17 @@ export class MemorySource implements AsyncDisposable {
     end.writeUInt8(index, 0);
     end.writeUInt32BE(channel.sequence, 4);
     await this.#options.session.send('urgent', MESSAGE_STREAM_END, end);
+  }
+
+  #requestUrgentPages(): void {
+    const { encoder, socket } = this.#channels[0];
+    // QEMU lists its blocks by size; the first is the VM's memory
+    const [ram] = encoder.stats().blocks;
+    if (!ram || !socket) return;
+    for (const offset of this.#urgentPages) {
+      if (offset + PAGE_BYTES <= ram.lengthBytes)
+        socket.write(encodePageRequest(ram.name, offset, PAGE_BYTES));
+    }
   }
 
   /** Called inside `push`, before the frame with the package: the images are inactive from now on. */
@@ -238,14 +277,25 @@ export class MemorySource implements AsyncDisposable {
 
   async #send(channel: Channel, frame: EncodedFrame, takeover: boolean): Promise<void> {
     if (takeover) await this.#takeover;
+    else if (channel.index === 0) await this.#heldBack?.promise;
     if (channel.sequence > 0xffff_fff0) throw migrationFail('MOVER_PROTOCOL', 'too many stream messages');
     const { index, sequence } = channel;
     channel.sequence += 1;
     const payload = encodeStreamMessage({ channel: index, takeover, sequence, frame: frame.payload });
     this.#bytes[frame.kind] += payload.length;
     const urgent = index === 1 || this.#phase === 'switching';
-    if (takeover && !this.#tail) this.#phase = 'postcopy';
+    if (takeover && !this.#tail) this.#enterPostcopy();
     await this.#options.session.send(urgent ? 'urgent' : 'bulk', MESSAGE_STREAM, payload);
+  }
+
+  /**
+   * Background pages wait until the VM runs at the target: link and hosts belong to the switch. QEMU's own limit
+   * (max-postcopy-bandwidth) does not serve, it also holds back pages that are asked for (qemu_savevm_state_iterate).
+   */
+  #enterPostcopy(): void {
+    this.#phase = 'postcopy';
+    this.#heldBack = Promise.withResolvers<void>();
+    setTimeout(() => this.resumeBackground(), HELD_BACK_MS).unref();
   }
 
   #pagesSoFar(): number {

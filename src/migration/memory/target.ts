@@ -133,7 +133,9 @@ export class MemoryTarget implements AsyncDisposable {
       channel.waiting.delete(channel.next);
       channel.next += 1;
       const { message, fed } = entry;
-      channel.feeding = channel.feeding.then(() => this.#feed(channel, message)).then(fed.resolve, fed.reject);
+      channel.feeding = channel.feeding
+        .then(() => this.#feed(channel, message))
+        .then(fed.resolve, fed.reject);
     }
     if (channel.end === channel.next) {
       channel.feeding = channel.feeding.then(() => {

@@ -1,4 +1,4 @@
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { mkdir, open, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { asCloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
@@ -27,6 +27,11 @@ import { openLink } from './link.ts';
 const READY_TIMEOUT_MS = 60_000;
 const CANCEL_TIMEOUT_MS = 30_000;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
+
+async function flushFile(path: string): Promise<void> {
+  await using file = await open(path, 'r');
+  await file.datasync();
+}
 
 /** The controller of a migration: drives it from the source, from the first contact to the record. */
 export class SourceMover implements AsyncDisposable {
@@ -101,7 +106,7 @@ export class SourceMover implements AsyncDisposable {
         codec: config.memoryCodec,
         onTakeover: async () => {
           await this.#offer();
-          await this.#freezeDisk(session);
+          await this.#disk?.freeze();
         },
       }),
     );
@@ -109,6 +114,9 @@ export class SourceMover implements AsyncDisposable {
     await memory.listen();
     // reads the overlay's tables once, so that they come from the page cache when the VM is stopped
     await DiskSource.rehearse(config.overlayPath);
+    this.#disk = this.#stack.use(
+      await DiskSource.open({ path: config.overlayPath, link: session, codec: codecIds[config.diskCodec] }),
+    );
     this.#context.setProgress(() => this.#progress());
     await setCapabilities(qmp, config.preempt);
     await session.opened(signal);
@@ -134,6 +142,7 @@ export class SourceMover implements AsyncDisposable {
     const { roundOneEndMs, drainedMs } = await switchOver(qmp, memory, {
       signal: this.#giveUp.signal,
       since,
+      memoryBytes: this.#config.vm.memoryMiB * 2 ** 20,
       commit: () => this.#offer(),
     });
     this.#timeline.add('memory pre-copy', precopyAtMs, roundOneEndMs);
@@ -141,6 +150,7 @@ export class SourceMover implements AsyncDisposable {
     const stop = await qmp.waitEvent('STOP', undefined, { since, ...FOREVER });
     const stoppedAtMs = stop.timestampMs ?? Date.now();
     const resumed = await this.#inbox.take('resumed');
+    memory.resumeBackground();
     const resumedAtMs = Math.max(stoppedAtMs, resumed.atMs - (session.stats().clockOffsetMs ?? 0));
     this.#timeline.add('freeze-and-copy', stoppedAtMs, resumedAtMs);
     return { stoppedAtMs, resumedAtMs };
@@ -188,8 +198,10 @@ export class SourceMover implements AsyncDisposable {
   /** Called at the last moment before the VM may run elsewhere: from here on the source waits for the target. */
   #offer(): Promise<void> {
     this.#offered ??= (async () => {
-      const { siteId, peerSiteId, vm, ownershipPath } = this.#config;
+      const { siteId, peerSiteId, vm, ownershipPath, overlayPath } = this.#config;
       const { session } = this.#parts();
+      // what the page cache holds of the overlay goes to the disk now and not while the VM stands still
+      await flushFile(overlayPath);
       if (session.state !== 'open') throw migrationFail('MOVER_PEER_FAILED', 'the link is cut');
       this.#giveUp.signal.throwIfAborted();
       await changeOwnership(
@@ -202,14 +214,6 @@ export class SourceMover implements AsyncDisposable {
       session.setLossTimeout(Number.POSITIVE_INFINITY);
     })();
     return this.#offered;
-  }
-
-  /** The images are inactive: nobody writes the overlay any more. */
-  async #freezeDisk(session: LinkSession): Promise<void> {
-    const { overlayPath, diskCodec } = this.#config;
-    const disk = await DiskSource.open({ path: overlayPath, link: session, codec: codecIds[diskCodec] });
-    this.#disk = this.#stack.use(disk);
-    await disk.freeze();
   }
 
   #receive(type: number, payload: Buffer, lane: Lane): void | Promise<void> {

@@ -14,7 +14,7 @@ import {
   MESSAGE_STREAM_END,
   migrationFail,
 } from '../messages.ts';
-import { changeOwnership, syncOwnership } from '../ownership.ts';
+import { changeOwnership, commitStaged, stageOwnership, syncOwnership } from '../ownership.ts';
 import { setCapabilities } from '../schemes/hybrid.ts';
 import { errorShape } from './build-record.ts';
 import type { TargetMoverConfig } from './config.ts';
@@ -125,6 +125,15 @@ export class TargetMover implements AsyncDisposable {
     await setCapabilities(qmp, hello.preempt);
     await qmp.migrateIncoming(`unix:${config.streamSocket}`);
     await memory.connect(hello.preempt);
+    const { siteId, peerSiteId, vmId, generation } = config;
+    await stageOwnership(config.ownershipPath, {
+      version: 1,
+      vmId,
+      owner: siteId,
+      generation: generation + 1,
+      state: 'owned',
+      peer: peerSiteId,
+    });
     states.transition('precopy');
     await this.#tell({ kind: 'ready' });
     const wait = { since, signal, timeoutMs: Number.POSITIVE_INFINITY };
@@ -140,15 +149,10 @@ export class TargetMover implements AsyncDisposable {
 
   /** The last step before QEMU may run the VM: from here on this site owns it. */
   async #takeOver(): Promise<void> {
-    const { siteId, peerSiteId, generation, ownershipPath } = this.#config;
+    const { peerSiteId, generation, ownershipPath } = this.#config;
     this.#giveUp.signal.throwIfAborted();
     await this.#disk?.frozen;
-    await changeOwnership(
-      ownershipPath,
-      { owner: peerSiteId, generation, state: 'incoming' },
-      { owner: siteId, generation: generation + 1, state: 'owned', peer: peerSiteId },
-      false,
-    );
+    commitStaged(ownershipPath, { owner: peerSiteId, generation, state: 'incoming' });
     this.#tookOver = true;
     this.#context.states.transition('switching');
     this.#session?.setLossTimeout(Number.POSITIVE_INFINITY);

@@ -1,6 +1,7 @@
 import { sleep } from '../../base/async.ts';
 import type { QemuMonitor } from '../../qemu/monitor.ts';
 import type { QmpMark } from '../../qemu/qmp-events.ts';
+import { ringPages } from '../memory/ring-pages.ts';
 import { migrationFail } from '../messages.ts';
 import type { MemorySource } from '../memory/source.ts';
 
@@ -52,11 +53,12 @@ export async function startRoundOne(qmp: QemuMonitor, streamSocket: string): Pro
 export async function switchOver(
   qmp: QemuMonitor,
   memory: MemorySource,
-  options: { signal: AbortSignal; since: QmpMark; commit: () => Promise<void> },
+  options: { signal: AbortSignal; since: QmpMark; memoryBytes: number; commit: () => Promise<void> },
 ): Promise<SwitchTimes> {
   const { signal, since } = options;
   const wait = { since, signal, timeoutMs: Number.POSITIVE_INFINITY };
   let stopped = false;
+  let urgentPages: readonly number[] = [];
   const stop = qmp.waitEvent('STOP', undefined, wait).then(() => {
     stopped = true;
   });
@@ -71,13 +73,14 @@ export async function switchOver(
   const roundOneEndMs = Date.now();
   if (!stopped) {
     await qmp.migrateSetParameters({ 'max-bandwidth': THROTTLED_BYTES_PER_SECOND });
+    urgentPages = await ringPages(qmp, options.memoryBytes);
     await Promise.race([memory.drained(signal), stop, ...broken]);
   }
   const drainedMs = Date.now();
   signal.throwIfAborted();
   await options.commit();
   if (!stopped) {
-    memory.beginSwitch();
+    memory.beginSwitch(urgentPages);
     try {
       await qmp.migrateStartPostcopy();
     } catch (error) {

@@ -100,7 +100,7 @@ describe('RfbSession', () => {
     await expect(session.type('aé')).rejects.toMatchObject({ code: 'RFB_KEY' });
     const key = (down: number, keysym: string) => `040${down}0000${keysym}`;
     await expect
-      .poll(() => Buffer.concat(fake.received).toString('hex'))
+      .poll(() => Buffer.concat(fake.received).toString('hex'), { timeout: 20_000 })
       .toContain(
         [
           key(1, '00000061') + key(0, '00000061'),

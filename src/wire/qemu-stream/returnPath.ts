@@ -45,6 +45,19 @@ export type ReturnMessage = { readonly raw: Buffer } & (
   | { readonly kind: 'other'; readonly type: number }
 );
 
+/** A request for pages of a RAM block, as the target's QEMU makes it (migrate_send_rp_message_req_pages). */
+export function encodePageRequest(block: string, offsetBytes: number, lengthBytes: number): Buffer {
+  const name = Buffer.from(block, 'latin1');
+  const out = Buffer.alloc(HEADER_BYTES + 13 + name.length);
+  out.writeUInt16BE(RETURN_REQ_PAGES_ID, 0);
+  out.writeUInt16BE(13 + name.length, 2);
+  out.writeBigUInt64BE(BigInt(offsetBytes), HEADER_BYTES);
+  out.writeUInt32BE(lengthBytes, HEADER_BYTES + 8);
+  out.writeUInt8(name.length, HEADER_BYTES + 12);
+  name.copy(out, HEADER_BYTES + 13);
+  return out;
+}
+
 export interface ReturnPathStats {
   /** Requests and the pages they asked for: the paper's page faults over the network. */
   requests: number;

@@ -327,8 +327,14 @@ static void write_extent(u64 block, u64 count) {
 /* A device may ignore a discard: afterwards the last version or zeros are both right, an older version is not. */
 static void discard_extent(u64 block, u64 count) {
   u64 range[2], i;
-  u32 *slot = disk_version + (block - region_offset / BLOCK);
+  u32 *slot;
   i64 done;
+  if (block == region_offset / BLOCK) { /* it tells the next boot that there was one: never zeros */
+    block++;
+    count--;
+  }
+  if (count == 0) return;
+  slot = disk_version + (block - region_offset / BLOCK);
   range[0] = block * BLOCK;
   range[1] = count * BLOCK;
   done = SYS3(NR_IOCTL, disk_fd, BLKDISCARD, range);
