@@ -60,7 +60,7 @@ export default function demo(context: CliContext): Command {
 async function runDemo(context: CliContext, options: Options, signal: AbortSignal): Promise<number> {
   const { output } = context;
   const link = parseLinkSpec(options.link);
-  const cacheDir = defaultCacheDir;
+  const cacheDir = defaultCacheDir(context.env);
   const step = stepper(context);
   const startedMs = performance.now();
 
