@@ -94,7 +94,7 @@ export class Site {
       ]);
       site = new Site(config, options, facts, store, lock);
       await site.vms.adoptAll();
-      // a source whose mover was lost asks its target: peers first, calls from them only once everything is settled
+      // before the connections: nobody may ask for what is not settled yet; what hangs on a target's word is asked then
       await site.migrations.recover();
       await site.#connect(tls);
       await site.#serve();

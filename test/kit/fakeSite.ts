@@ -144,6 +144,8 @@ export class FakeHost {
   freeBytes = 1024 ** 4;
   startFails: Error | undefined;
   moverFails: Error | undefined;
+  /** Waited for before a mover is there. */
+  beforeMover: () => Promise<void> = () => Promise.resolve();
 
   get qemu(): FakeQemu {
     return last(this.qemus);
@@ -179,6 +181,7 @@ export class FakeHost {
       },
       movers: {
         start: async (config) => {
+          await this.beforeMover();
           if (this.moverFails) throw this.moverFails;
           const mover = new FakeMover(config);
           this.movers.push(mover);

@@ -25,7 +25,7 @@ export default function build(context: CliContext): Command {
         const { store } = await openStore(options);
         const progress = new ProgressLine(context.output);
         const image = await withInterrupt((signal) =>
-          buildGuest(recipe, store, options.cache ?? defaultCacheDir, {
+          buildGuest(recipe, store, options.cache ?? defaultCacheDir(context.env), {
             signal,
             onProgress: ({ step, fraction, detail }) =>
               progress.update(

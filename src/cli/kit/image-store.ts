@@ -32,7 +32,9 @@ export async function vmsBasedOn(dataDir: string, digest: string): Promise<strin
 }
 
 /** Where package lists and packages of guest builds are kept between builds: in CloudAP's own folder, as tests do. */
-export const defaultCacheDir = fileURLToPath(new URL('../../../.cache', import.meta.url));
+export function defaultCacheDir(env: NodeJS.ProcessEnv): string {
+  return env['CLOUDAP_CACHE'] || fileURLToPath(new URL('../../../.cache', import.meta.url));
+}
 
 /** An image as `--json` shows it. */
 export function imageView({ manifest, folder }: Image) {

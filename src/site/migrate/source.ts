@@ -4,7 +4,7 @@ import type { MoverStatus, SourceMoverConfig } from '../../migration/mover/confi
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { changeOwnership, readOwnership } from '../../migration/ownership.ts';
 import { migrationRecordSchema } from '../../migration/record.ts';
-import { POSTCOPY_PREEMPT } from '../constants.ts';
+import { ABORT_TIMEOUT_MS, POSTCOPY_PREEMPT } from '../constants.ts';
 import { failMigrate, failSite } from '../errors.ts';
 import { readJson } from '../json-file.ts';
 import type { StoredVm } from '../vm/store.ts';
@@ -137,7 +137,10 @@ export async function settleSource(
     await askAndSettle(context, entry, vm, cause);
   } catch (error) {
     log.error({ err: error }, 'migration could not be settled');
-    await degrade(context, entry, vm, error);
+    await degrade(context, entry, vm, error).catch((err: unknown) => {
+      log.error({ err }, 'and that cannot be noted');
+      entry.keep(asApiError(error));
+    });
   }
 }
 
@@ -183,7 +186,7 @@ async function abortAtTarget(context: MigrateContext, entry: MigrationEntry, rea
   try {
     const { migrationId, peer } = entry.info;
     const params = { migrationId, reason: reason.slice(0, 1000) };
-    await context.peer(peer).call('migration.abort', params, { timeoutMs: context.timeouts.callMs });
+    await context.peer(peer).call('migration.abort', params, { timeoutMs: ABORT_TIMEOUT_MS });
   } catch (error) {
     context.log.info(
       { migration: entry.id, err: asCloudapError(error).message },

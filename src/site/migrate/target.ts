@@ -68,7 +68,9 @@ export async function prepareTarget(
   let vm: StoredVm | undefined;
   try {
     using _memory = vms.reserveMemory(request.vm);
+    // both reserve before they wait: memory above, name and place here
     vm = await createVm(context, request);
+    await entry.save();
     signal.throwIfAborted();
     await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
     const mover = await startMover(context, entry, request);
