@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { runInNewContext } from 'node:vm';
 import { sourceFiles } from './sources.ts';
 
 /** A numeric constant of the sources with the comment above it. */
@@ -18,8 +19,14 @@ const NAMED_LIKE_A_LIMIT = /(^|_)(MAX|MIN|LIMIT|TIMEOUT|MOST)(_|$)/;
 
 /** Numeric constants: all of every constants.ts, and those named like a limit elsewhere; tests and benchmarks left out. */
 export function constants(root: string): Constant[] {
-  const found: Constant[] = [];
   const known = new Map<string, number>();
+  // twice, because a room may use the constants of one that comes later
+  collect(root, known);
+  return collect(root, known);
+}
+
+function collect(root: string, known: Map<string, number>): Constant[] {
+  const found: Constant[] = [];
   const files = sourceFiles(root).filter((file) => !/^src\/(bench|lab)\//.test(file));
   // constants.ts first: other files use their values
   for (const file of files.toSorted((a, b) => rank(a) - rank(b))) {
@@ -69,6 +76,6 @@ function evaluate(expression: string, known: ReadonlyMap<string, number>): numbe
     return String(value);
   });
   if (unknown || !/^[0-9a-fx_+\-*/() .]+$/i.test(numbers)) return undefined;
-  const value: unknown = new Function(`return (${numbers});`)();
+  const value: unknown = runInNewContext(numbers);
   return typeof value === 'number' && Number.isFinite(value) ? value : undefined;
 }

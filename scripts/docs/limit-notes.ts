@@ -17,7 +17,10 @@ type Notes = Readonly<Record<string, Readonly<Record<string, LimitNote>>>>;
 export const limitNotes: Notes = {
   'src/cli/demo/screen.ts': {
     READY_TIMEOUT_MS: { crossed: '`RFB_TIMEOUT`', why: 'How long AbiWord may take to come up in the demo' },
-    DRAWN_TIMEOUT_MS: { crossed: 'the demo goes on', why: 'How long the demo waits for typed text to be drawn' },
+    DRAWN_TIMEOUT_MS: {
+      crossed: 'the demo goes on',
+      why: 'How long the demo waits for typed text to be drawn',
+    },
   },
   'src/content/guests/constants.ts': {
     BUILD_STEP_TIMEOUT_MS: { crossed: '`GUEST_STEP`' },
@@ -27,8 +30,14 @@ export const limitNotes: Notes = {
     PACKAGE_LIST_MAX_AGE_MS: { crossed: 'the lists are fetched again' },
   },
   'src/content/guests/workload-client.ts': {
-    ANSWER_TIMEOUT_MS: { crossed: '`GUEST_SILENT`', why: 'How long the workload in a guest may take to answer' },
-    MAX_PENDING_LINES: { crossed: 'the oldest are dropped', why: 'Lines of the workload that nobody has read' },
+    ANSWER_TIMEOUT_MS: {
+      crossed: '`GUEST_SILENT`',
+      why: 'How long the workload in a guest may take to answer',
+    },
+    MAX_PENDING_LINES: {
+      crossed: 'the oldest are dropped',
+      why: 'Lines of the workload that nobody has read',
+    },
   },
   'src/content/images/constants.ts': {
     MAX_VIRTUAL_SIZE_BYTES: {
@@ -180,7 +189,10 @@ export const limitNotes: Notes = {
     MAX_READ_BYTES: { crossed: '`DISK_LIMIT`' },
   },
   'src/migration/memory/ring-pages.ts': {
-    IDENTITY_LIMIT_BYTES: { crossed: 'such pages are not asked for early', why: 'Guest addresses below it are offsets in RAM' },
+    IDENTITY_LIMIT_BYTES: {
+      crossed: 'such pages are not asked for early',
+      why: 'Guest addresses below it are offsets in RAM',
+    },
     MAX_PAGES: { crossed: 'the rest follows on fault', why: 'Pages asked for right behind the device state' },
   },
   'src/migration/memory/stream-tail.ts': {
@@ -195,33 +207,53 @@ export const limitNotes: Notes = {
       test: 'src/migration/limits.test.ts: stream messages out of order',
     },
     MAX_REORDERED_BYTES: { crossed: '`MOVER_PROTOCOL`', why: 'Bytes of such messages' },
-    CONNECT_TIMEOUT_MS: { crossed: '`MOVER_QEMU_TARGET`', why: 'How long the target’s QEMU may take to listen for the stream' },
+    CONNECT_TIMEOUT_MS: {
+      crossed: '`MOVER_QEMU_TARGET`',
+      why: 'How long the target’s QEMU may take to listen for the stream',
+    },
   },
   'src/migration/mover/link.ts': {
     CONNECT_TIMEOUT_MS: { crossed: '`LINK_UNREACHABLE`', why: 'How long two movers may take to meet' },
   },
   'src/migration/mover/source.ts': {
     READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'How long the target may take from HELLO to READY' },
-    CANCEL_TIMEOUT_MS: { crossed: 'the agent settles it', why: 'How long QEMU may take to take back a migration' },
+    CANCEL_TIMEOUT_MS: {
+      crossed: 'the agent settles it',
+      why: 'How long QEMU may take to take back a migration',
+    },
   },
   'src/migration/mover/spawn.ts': {
     START_TIMEOUT_MS: { crossed: '`MOVER_START`', why: 'How long a mover process may take to listen' },
   },
   'src/migration/mover/target.ts': {
     HELLO_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'Whoever prepared us should be here by then' },
-    QEMU_START_TIMEOUT_MS: { crossed: '`MOVER_QEMU_TARGET`', why: 'How long the target’s QEMU may take to answer' },
-    RELEASE_TIMEOUT_MS: { crossed: 'the target’s mover ends all the same', why: 'How long it waits for the source’s last word' },
-    QUIT_TIMEOUT_MS: { crossed: 'the agent kills it', why: 'How long QEMU may take to quit after a failed attempt' },
+    QEMU_START_TIMEOUT_MS: {
+      crossed: '`MOVER_QEMU_TARGET`',
+      why: 'How long the target’s QEMU may take to answer',
+    },
+    RELEASE_TIMEOUT_MS: {
+      crossed: 'the target’s mover ends all the same',
+      why: 'How long it waits for the source’s last word',
+    },
+    QUIT_TIMEOUT_MS: {
+      crossed: 'the agent kills it',
+      why: 'How long QEMU may take to quit after a failed attempt',
+    },
   },
   'src/migration/schemes/hybrid.ts': {
-    DOWNTIME_LIMIT_MS: { crossed: 'QEMU goes to post-copy ([decision 2](decisions/0002-one-round-then-postcopy.md))' },
+    DOWNTIME_LIMIT_MS: {
+      crossed: 'QEMU goes to post-copy ([decision 2](decisions/0002-one-round-then-postcopy.md))',
+    },
   },
   'src/nbd/constants.ts': {
     NBD_HANDSHAKE_TIMEOUT_MS: {
       crossed: '`NBD_HANDSHAKE_TIMEOUT`',
       test: 'src/nbd/server.test.ts: a silent client is dropped after the timeout',
     },
-    NBD_MAX_OPTIONS: { crossed: '`NBD_TOO_LARGE`, the connection ends', test: 'src/nbd/server.test.ts: too many options' },
+    NBD_MAX_OPTIONS: {
+      crossed: '`NBD_TOO_LARGE`, the connection ends',
+      test: 'src/nbd/server.test.ts: too many options',
+    },
     NBD_MAX_OPTION_REPLIES: { crossed: '`NBD_TOO_LARGE`, the connection ends' },
     NBD_SERVER_MAX_CONNECTIONS: {
       crossed: 'closed at once',
@@ -257,7 +289,10 @@ export const limitNotes: Notes = {
     },
   },
   'src/nbd/server-requests.ts': {
-    MAX_EXTENT_BYTES: { crossed: 'the extent is cut up', why: 'Longest extent of a BLOCK_STATUS reply: 32 bits' },
+    MAX_EXTENT_BYTES: {
+      crossed: 'the extent is cut up',
+      why: 'Longest extent of a BLOCK_STATUS reply: 32 bits',
+    },
   },
   'src/qemu/constants.ts': {
     MAX_SOCKET_PATH_BYTES: {
@@ -290,23 +325,54 @@ export const limitNotes: Notes = {
     NBD_RECONNECT_DELAY_S: { crossed: 'QEMU stops the guest (`werror`/`rerror` = stop)' },
     NBD_OPEN_TIMEOUT_S: { crossed: '`QEMU_START_FAILED`' },
     PIVOT_TIMEOUT_MS: { crossed: '`QMP_TIMEOUT`' },
-    COMMIT_TIMEOUT_MS: { crossed: '`QEMU_BLOCK_JOB_FAILED`' },
+    COMMIT_TIMEOUT_MS: { crossed: '`QMP_EVENT_TIMEOUT`' },
     MIN_NODE_MAJOR: { crossed: '`doctor` says FAIL' },
-    MAX_CPUS: { crossed: '`QEMU_SPEC_INVALID`', test: 'src/qemu/limits.test.ts: CPUs', why: 'Virtual CPUs of a machine' },
-    MAX_MEMORY_MIB: { crossed: '`QEMU_SPEC_INVALID`', test: 'src/qemu/limits.test.ts: much memory', why: 'Memory of a machine' },
-    MIN_MEMORY_MIB: { crossed: '`QEMU_SPEC_INVALID`', test: 'src/qemu/limits.test.ts: little memory', why: 'Below it no guest boots' },
-    MAX_DISK_BYTES: { crossed: '`QEMU_SPEC_INVALID`', test: 'src/qemu/limits.test.ts: disk', why: 'Disk of a machine' },
+    MAX_CPUS: {
+      crossed: '`QEMU_SPEC_INVALID`',
+      test: 'src/qemu/limits.test.ts: CPUs',
+      why: 'Virtual CPUs of a machine',
+    },
+    MAX_MEMORY_MIB: {
+      crossed: '`QEMU_SPEC_INVALID`',
+      test: 'src/qemu/limits.test.ts: much memory',
+      why: 'Memory of a machine',
+    },
+    MIN_MEMORY_MIB: {
+      crossed: '`QEMU_SPEC_INVALID`',
+      test: 'src/qemu/limits.test.ts: little memory',
+      why: 'Below it no guest boots',
+    },
+    MAX_DISK_BYTES: {
+      crossed: '`QEMU_SPEC_INVALID`',
+      test: 'src/qemu/limits.test.ts: disk',
+      why: 'Disk of a machine',
+    },
     MAX_KERNEL_COMMAND_LINE_BYTES: {
       crossed: '`QEMU_SPEC_INVALID`',
       test: 'src/qemu/limits.test.ts: kernel command line',
     },
   },
   'src/qemu/rfb/constants.ts': {
-    MAX_SCREEN_SIDE_PIXELS: { crossed: '`RFB_LIMIT`', test: 'src/qemu/rfb/parser.test.ts: refuses what breaks the protocol or a limit' },
-    MAX_RFB_TEXT_BYTES: { crossed: '`RFB_LIMIT`', test: 'src/qemu/rfb/parser.test.ts: refuses what breaks the protocol or a limit' },
-    MAX_CUT_TEXT_BYTES: { crossed: '`RFB_LIMIT`', test: 'src/qemu/rfb/parser.test.ts: refuses what breaks the protocol or a limit' },
-    MAX_RECTANGLES: { crossed: '`RFB_LIMIT`', test: 'src/qemu/rfb/parser.test.ts: refuses what breaks the protocol or a limit' },
-    RFB_CONNECT_TIMEOUT_MS: { crossed: '`RFB_CONNECT`', test: 'src/qemu/rfb/session.test.ts: reports a missing socket, a silent server and an abort' },
+    MAX_SCREEN_SIDE_PIXELS: {
+      crossed: '`RFB_LIMIT`',
+      test: 'src/qemu/rfb/parser.test.ts: refuses what breaks the protocol or a limit',
+    },
+    MAX_RFB_TEXT_BYTES: {
+      crossed: '`RFB_LIMIT`',
+      test: 'src/qemu/rfb/parser.test.ts: refuses what breaks the protocol or a limit',
+    },
+    MAX_CUT_TEXT_BYTES: {
+      crossed: '`RFB_LIMIT`',
+      test: 'src/qemu/rfb/parser.test.ts: refuses what breaks the protocol or a limit',
+    },
+    MAX_RECTANGLES: {
+      crossed: '`RFB_LIMIT`',
+      test: 'src/qemu/rfb/parser.test.ts: refuses what breaks the protocol or a limit',
+    },
+    RFB_CONNECT_TIMEOUT_MS: {
+      crossed: '`RFB_CONNECT`',
+      test: 'src/qemu/rfb/session.test.ts: reports a missing socket, a silent server and an abort',
+    },
     RFB_REFRESH_TIMEOUT_MS: { crossed: '`RFB_TIMEOUT`' },
   },
   'src/site/constants.ts': {
@@ -344,14 +410,18 @@ export const limitNotes: Notes = {
       test: 'src/site/migrate/manager.test.ts: when the source never comes',
     },
     PREPARE_TIMEOUT_MS: { crossed: '`RPC_TIMEOUT`; the VM stays where it is' },
+    ABORT_TIMEOUT_MS: { crossed: 'the target is not told, and cleans up by itself' },
     PEER_CALL_TIMEOUT_MS: { crossed: '`RPC_TIMEOUT`' },
     STOP_GRACE_MS: {
       crossed: 'QEMU quits',
       test: 'src/site/api/server.test.ts: switches off a guest that does not obey its power button',
     },
-    DISK_RESERVE_BYTES: { crossed: '`PREPARE_NO_DISK`', test: 'src/site/migrate/checks.test.ts: PREPARE_NO_DISK' },
+    DISK_RESERVE_BYTES: {
+      crossed: '`PREPARE_NO_DISK`',
+      test: 'src/site/migrate/checks.test.ts: PREPARE_NO_DISK',
+    },
     EXPORT_HEADROOM_BYTES: {
-      crossed: '`DISK_TOO_LARGE`, before the switch',
+      crossed: '`DISK_TOO_LARGE` at the freeze; the VM goes on at the source',
       test: 'test/migration/disk.test.ts: refuses an overlay larger than announced',
     },
     RECORDS_KEPT: { crossed: 'the oldest are removed' },
@@ -379,23 +449,41 @@ export const limitNotes: Notes = {
       crossed: '`CODEC_TOO_LARGE`',
       test: 'src/wire/codec.test.ts: a length other than announced is refused',
     },
-    ZSTD_MAX_LEVEL: { crossed: 'refused (our own code only)', why: 'Highest compression level' },
+    ZSTD_MAX_LEVEL: { crossed: 'lowered to it', why: 'Highest compression level' },
     ZSTD_WINDOW_LOG_MAX: {
       crossed: '`CODEC_CORRUPT`',
       why: 'Memory that a block from a peer may make the decoder use: 8 MiB',
     },
   },
   'src/wire/disk/constants.ts': {
-    MAX_FILE_BYTES: { crossed: '`DISK_OUT_OF_RANGE`', test: 'src/wire/disk/frames.test.ts: holds its limits' },
-    MAX_EXTENT_BYTES: { crossed: '`DISK_OUT_OF_RANGE`', test: 'src/wire/disk/frames.test.ts: holds its limits' },
-    MAX_ZERO_SECTORS: { crossed: '`DISK_OUT_OF_RANGE`', test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros' },
+    MAX_FILE_BYTES: {
+      crossed: '`DISK_OUT_OF_RANGE`',
+      test: 'src/wire/disk/frames.test.ts: holds its limits',
+    },
+    MAX_EXTENT_BYTES: {
+      crossed: '`DISK_OUT_OF_RANGE`',
+      test: 'src/wire/disk/frames.test.ts: holds its limits',
+    },
+    MAX_ZERO_SECTORS: {
+      crossed: '`DISK_OUT_OF_RANGE`',
+      test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros',
+    },
     MAX_METADATA_EXTENT_BYTES: {
       crossed: '`DISK_OUT_OF_RANGE`',
       test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros',
     },
-    MAX_METADATA_BYTES: { crossed: '`DISK_OUT_OF_RANGE`', test: 'src/wire/disk/frames.test.ts: holds its limits' },
-    MAX_PULL_SECTORS: { crossed: '`DISK_OUT_OF_RANGE`', test: 'src/wire/disk/frames.test.ts: holds its limits' },
-    MAX_SYN_RUNS: { crossed: '`DISK_FRAME_INVALID`', test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros' },
+    MAX_METADATA_BYTES: {
+      crossed: '`DISK_OUT_OF_RANGE`',
+      test: 'src/wire/disk/frames.test.ts: holds its limits',
+    },
+    MAX_PULL_SECTORS: {
+      crossed: '`DISK_OUT_OF_RANGE`',
+      test: 'src/wire/disk/frames.test.ts: holds its limits',
+    },
+    MAX_SYN_RUNS: {
+      crossed: '`DISK_FRAME_INVALID`',
+      test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros',
+    },
   },
   'src/wire/link/constants.ts': {
     MAX_MESSAGE_BYTES: {
@@ -410,21 +498,40 @@ export const limitNotes: Notes = {
       crossed: '`LINK_BAD_ARGUMENT`',
       test: 'src/wire/link/codec.test.ts: the encoder refuses what the parser would refuse',
     },
-    MAX_SITE_ID_BYTES: { crossed: '`LINK_BAD_ARGUMENT`', test: 'src/wire/limits.test.ts: link: names and codes in frames' },
+    MAX_SITE_ID_BYTES: {
+      crossed: '`LINK_BAD_ARGUMENT`',
+      test: 'src/wire/limits.test.ts: link: names and codes in frames',
+    },
     MAX_CLOSE_TEXT_BYTES: {
       crossed: 'cut at a character',
       test: 'src/wire/link/codec.test.ts: a long explanation in CLOSE is cut at a character',
     },
-    MAX_CLOSE_CODE_BYTES: { crossed: '`LINK_BAD_ARGUMENT`', test: 'src/wire/limits.test.ts: link: names and codes in frames' },
-    MAX_HELLO_BYTES: { crossed: '`LINK_BAD_FRAME`', test: 'src/wire/link/codec.test.ts: a HELLO above its limit' },
+    MAX_CLOSE_CODE_BYTES: {
+      crossed: '`LINK_BAD_ARGUMENT`',
+      test: 'src/wire/limits.test.ts: link: names and codes in frames',
+    },
+    MAX_HELLO_BYTES: {
+      crossed: '`LINK_BAD_FRAME`',
+      test: 'src/wire/link/codec.test.ts: a HELLO above its limit',
+    },
     MAX_ROUTE_BYTES: { crossed: '`LINK_BAD_PREAMBLE`', test: 'src/wire/link/codec.test.ts: a long route' },
   },
   'src/wire/link/preamble.ts': {
-    MAX_PREAMBLE_BYTES: { crossed: '`LINK_BAD_PREAMBLE`', test: 'src/wire/link/codec.test.ts: a long route', why: 'What a gateway reads before it knows the route' },
+    MAX_PREAMBLE_BYTES: {
+      crossed: '`LINK_BAD_PREAMBLE`',
+      test: 'src/wire/link/codec.test.ts: a long route',
+      why: 'What a gateway reads before it knows the route',
+    },
   },
   'src/wire/nbd/constants.ts': {
-    NBD_MAX_REQUEST_BYTES: { crossed: '`NBD_TOO_LARGE`, the connection ends', test: 'src/nbd/server.test.ts: a write above the limit' },
-    NBD_MAX_STRING_BYTES: { crossed: '`NBD_TOO_LARGE`', test: 'src/wire/limits.test.ts: NBD: meta context queries' },
+    NBD_MAX_REQUEST_BYTES: {
+      crossed: '`NBD_TOO_LARGE`, the connection ends',
+      test: 'src/nbd/server.test.ts: a write above the limit',
+    },
+    NBD_MAX_STRING_BYTES: {
+      crossed: '`NBD_TOO_LARGE`',
+      test: 'src/wire/limits.test.ts: NBD: meta context queries',
+    },
     NBD_MAX_OPTION_BYTES: {
       crossed: '`NBD_TOO_LARGE`, the connection ends',
       test: 'src/wire/nbd/codec.test.ts: announced lengths above the limits fail before any data',
@@ -433,9 +540,18 @@ export const limitNotes: Notes = {
       crossed: '`NBD_TOO_LARGE`, the connection ends',
       test: 'src/wire/nbd/codec.test.ts: announced lengths above the limits fail before any data',
     },
-    NBD_MAX_META_QUERIES: { crossed: '`NBD_TOO_LARGE`', test: 'src/wire/limits.test.ts: NBD: meta context queries' },
-    NBD_MAX_INFO_REQUESTS: { crossed: '`NBD_TOO_LARGE`', test: 'src/wire/limits.test.ts: NBD: meta context queries' },
-    NBD_MAX_CHUNK_EXTENTS: { crossed: '`NBD_TOO_LARGE`', test: 'src/wire/limits.test.ts: NBD: meta context queries' },
+    NBD_MAX_META_QUERIES: {
+      crossed: '`NBD_TOO_LARGE`',
+      test: 'src/wire/limits.test.ts: NBD: meta context queries',
+    },
+    NBD_MAX_INFO_REQUESTS: {
+      crossed: '`NBD_TOO_LARGE`',
+      test: 'src/wire/limits.test.ts: NBD: meta context queries',
+    },
+    NBD_MAX_CHUNK_EXTENTS: {
+      crossed: '`NBD_TOO_LARGE`',
+      test: 'src/wire/limits.test.ts: NBD: meta context queries',
+    },
     NBD_MAX_READ_CHUNKS: { crossed: '`NBD_TOO_LARGE`' },
     NBD_MAX_CHUNK_BYTES: {
       crossed: '`NBD_TOO_LARGE`, the connection ends',
@@ -446,8 +562,14 @@ export const limitNotes: Notes = {
     MIN_CLUSTER_BITS: { crossed: '`QCOW2_INVALID`', test: 'src/wire/qcow2/qcow2.test.ts: tiny clusters' },
     MAX_CLUSTER_BITS: { crossed: '`QCOW2_INVALID`', test: 'src/wire/qcow2/qcow2.test.ts: huge clusters' },
     MAX_L1_BYTES: { crossed: '`QCOW2_LIMIT`', test: 'src/wire/qcow2/qcow2.test.ts: a huge L1' },
-    MAX_REFCOUNT_TABLE_BYTES: { crossed: '`QCOW2_LIMIT`', test: 'src/wire/qcow2/qcow2.test.ts: a huge refcount table' },
-    MAX_BACKING_NAME_BYTES: { crossed: '`QCOW2_INVALID`', test: 'src/wire/qcow2/qcow2.test.ts: a long backing name' },
+    MAX_REFCOUNT_TABLE_BYTES: {
+      crossed: '`QCOW2_LIMIT`',
+      test: 'src/wire/qcow2/qcow2.test.ts: a huge refcount table',
+    },
+    MAX_BACKING_NAME_BYTES: {
+      crossed: '`QCOW2_INVALID`',
+      test: 'src/wire/qcow2/qcow2.test.ts: a long backing name',
+    },
     MAX_VIRTUAL_BYTES: { crossed: '`QCOW2_LIMIT`', test: 'src/wire/qcow2/qcow2.test.ts: a huge disk' },
   },
   'src/wire/qemu-stream/constants.ts': {
@@ -473,8 +595,16 @@ export const limitNotes: Notes = {
       test: 'src/wire/qemu-stream/stream.test.ts: packed page length',
     },
     TRACKED_PAGES_MAX: { crossed: 'pages beyond count as new' },
-    FRAME_RAW_MIN_BYTES: { crossed: 'raised to it', test: 'src/wire/limits.test.ts: stream: RAM blocks', why: 'Smallest frame size that may be asked for' },
-    FRAME_RAW_MAX_BYTES: { crossed: 'lowered to it', test: 'src/wire/limits.test.ts: stream: RAM blocks', why: 'Largest frame size that may be asked for' },
+    FRAME_RAW_MIN_BYTES: {
+      crossed: 'raised to it',
+      test: 'src/wire/limits.test.ts: stream: RAM blocks',
+      why: 'Smallest frame size that may be asked for',
+    },
+    FRAME_RAW_MAX_BYTES: {
+      crossed: 'lowered to it',
+      test: 'src/wire/limits.test.ts: stream: RAM blocks',
+      why: 'Largest frame size that may be asked for',
+    },
     MEMORY_FRAME_RAW_LIMIT_BYTES: {
       crossed: '`STREAM_FRAME_TOO_LARGE`',
       test: 'src/wire/qemu-stream/decoder.test.ts: MEMORY_FRAME_RAW_LIMIT_BYTES',
@@ -497,8 +627,14 @@ export const limitNotes: Notes = {
     TOKEN_MAX_BYTES: { crossed: 'cannot be: it sizes a buffer', why: 'Longest token' },
   },
   'src/wire/qmp/constants.ts': {
-    QMP_MAX_LINE_BYTES: { crossed: '`QMP_LINE_TOO_LONG`, the session ends', test: 'src/wire/limits.test.ts: QMP: the longest line' },
-    QMP_MAX_COMMAND_BYTES: { crossed: '`QMP_UNSENDABLE`', test: 'src/wire/qmp/qmp.test.ts: QMP_MAX_COMMAND_BYTES' },
+    QMP_MAX_LINE_BYTES: {
+      crossed: '`QMP_LINE_TOO_LONG`, the session ends',
+      test: 'src/wire/limits.test.ts: QMP: the longest line',
+    },
+    QMP_MAX_COMMAND_BYTES: {
+      crossed: '`QMP_UNSENDABLE`',
+      test: 'src/wire/qmp/qmp.test.ts: QMP_MAX_COMMAND_BYTES',
+    },
   },
   'src/wire/rle.ts': {
     RLE_MAX_BYTES: {
@@ -545,9 +681,28 @@ export const notLimits: Readonly<Record<string, readonly string[]>> = {
   'src/qemu/rfb/constants.ts': ['PIXEL_BYTES'],
   'src/wire/codec.ts': ['ZLIB_MIN_CHUNK_BYTES'],
   'src/wire/disk/constants.ts': ['DISK_.*', 'SECTOR_BYTES', 'CODEC_ZERO'],
-  'src/wire/link/constants.ts': ['.*_VERSION', '.*_MAGIC', 'PREFIX_BYTES', 'DATA_HEADER_BYTES', 'INSTANCE_BYTES'],
-  'src/wire/nbd/constants.ts': ['.*_MAGIC', '.*_HEADER_BYTES', '.*_(REPLY|PADDING)_BYTES', 'GREETING_BYTES', 'DIRTY'],
+  'src/wire/link/constants.ts': [
+    '.*_VERSION',
+    '.*_MAGIC',
+    'PREFIX_BYTES',
+    'DATA_HEADER_BYTES',
+    'INSTANCE_BYTES',
+  ],
+  'src/wire/nbd/constants.ts': [
+    '.*_MAGIC',
+    '.*_HEADER_BYTES',
+    '.*_(REPLY|PADDING)_BYTES',
+    'GREETING_BYTES',
+    'DIRTY',
+  ],
   'src/wire/qcow2/constants.ts': ['QCOW2_MAGIC', '.*_HEADER_BYTES', 'INCOMPATIBLE_.*', 'SUBCLUSTERS'],
-  'src/wire/qemu-stream/constants.ts': ['FILE_.*', 'SECTION_.*', 'RAM_[A-Z]+(_.*)?', 'PAGE_BITS', 'PAGE_BYTES', 'COMMAND_.*'],
+  'src/wire/qemu-stream/constants.ts': [
+    'FILE_.*',
+    'SECTION_.*',
+    'RAM_[A-Z]+(_.*)?',
+    'PAGE_BITS',
+    'PAGE_BYTES',
+    'COMMAND_.*',
+  ],
   'src/wire/rle.ts': ['MAX_COUNT', 'MIN_WORD_RUN'],
 };

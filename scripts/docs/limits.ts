@@ -44,7 +44,8 @@ export function limitsDocument(constants: readonly Constant[]): string {
 }
 
 function row(constant: Constant, { crossed, test, why }: LimitNote): string[] {
-  const link = test === undefined ? '_none_' : `[${testTitle(test)}](../${testFile(test)})`;
+  const link =
+    test === undefined ? '_none_' : `[${testTitle(test).replaceAll('%s', '…')}](../${testFile(test)})`;
   return [`\`${constant.name}\``, valueOf(constant), cell(why ?? constant.why), crossed, link];
 }
 

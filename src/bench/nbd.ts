@@ -28,9 +28,18 @@ Reads a raw file through our NBD server and through qemu-nbd, in turns, with the
 `;
 
 const fail = errorCatalogue({
-  BENCH_USAGE: { summary: 'the benchmark was called wrongly', remedy: 'Run it with --help.' },
-  BENCH_SERVER: { summary: 'a server under test did not start', remedy: 'Is qemu-utils installed?' },
-  BENCH_OUTPUT: { summary: 'qemu-img bench said something unexpected', remedy: 'Check its version.' },
+  BENCH_USAGE: {
+    summary: 'the benchmark was called wrongly',
+    remedy: '`npm run bench:nbd -- --help` lists the options.',
+  },
+  BENCH_SERVER: {
+    summary: 'a server under test did not start',
+    remedy: 'Check that qemu-utils is installed: `npm run setup`.',
+  },
+  BENCH_OUTPUT: {
+    summary: 'qemu-img bench said something unexpected',
+    remedy: 'Check its version; 7.2 and newer are known to work.',
+  },
 });
 
 const MIB = 1024 * 1024;
@@ -231,10 +240,12 @@ async function main(): Promise<void> {
   }
 }
 
-try {
-  await main();
-} catch (error) {
-  const { code, message, remedy } = asCloudapError(error);
-  process.stderr.write(`nbd bench: ${code}: ${message}\n${remedy}\n`);
-  process.exitCode = 1;
+if (import.meta.main) {
+  try {
+    await main();
+  } catch (error) {
+    const { code, message, remedy } = asCloudapError(error);
+    process.stderr.write(`nbd bench: ${code}: ${message}\n${remedy}\n`);
+    process.exitCode = 1;
+  }
 }

@@ -16,7 +16,9 @@ describe('docs/ERRORS.md', () => {
     const errors = await declaredErrors(root);
     expect(errors.length).toBeGreaterThan(100);
     const wrong = errors.filter(({ files }) => files.length !== 1);
-    expect(wrong.map(({ code, files }) => `${code} in ${files.join(' and ') || 'no file that was found'}`)).toEqual([]);
+    expect(
+      wrong.map(({ code, files }) => `${code} in ${files.join(' and ') || 'no file that was found'}`),
+    ).toEqual([]);
   });
 
   it('speaks in sentences: a summary goes on after a colon, a remedy ends with a full stop or a command', async () => {
@@ -52,7 +54,9 @@ describe('docs/LIMITS.md', () => {
   it('speaks of no constant that is gone', () => {
     const names = new Set(found.map(({ file, name }) => `${file}: ${name}`));
     const spoken = [
-      ...Object.entries(limitNotes).flatMap(([file, notes]) => Object.keys(notes).map((name) => `${file}: ${name}`)),
+      ...Object.entries(limitNotes).flatMap(([file, notes]) =>
+        Object.keys(notes).map((name) => `${file}: ${name}`),
+      ),
       ...Object.entries(settings).flatMap(([file, list]) => list.map((name) => `${file}: ${name}`)),
     ];
     expect(spoken.filter((name) => !names.has(name))).toEqual([]);
@@ -88,7 +92,8 @@ describe('documents', () => {
       const [file = '', anchor] = target.split('#');
       const full = file === '' ? join(root, path) : join(root, dirname(path), file);
       expect(existsSync(full), `${path}: ${target}`).toBe(true);
-      if (anchor !== undefined && full.endsWith('.md')) expect(anchors(readFileSync(full, 'utf8'))).toContain(anchor);
+      if (anchor !== undefined && full.endsWith('.md'))
+        expect(anchors(readFileSync(full, 'utf8'))).toContain(anchor);
     }
   });
 });
