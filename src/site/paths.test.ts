@@ -1,10 +1,9 @@
-import { chmod, mkdir, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmod, mkdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { tempDir } from '../../test/kit/tempdir.ts';
 import { SOCKET_PATH_MAX_BYTES, SOCKET_SUFFIX_MAX_BYTES } from './constants.ts';
 import { newMigrationId, newVmId } from './ids.ts';
-import { makeRuntimeDir, removeRuntimeDir, sitePaths } from './paths.ts';
+import { makeRuntimeDir, sitePaths } from './paths.ts';
 
 describe('runtime directory', () => {
   it('is made for its user alone, and again', async () => {
@@ -56,16 +55,4 @@ it('has room for the longest socket behind the longest runtime directory', () =>
   ];
   for (const socket of sockets)
     expect(Buffer.byteLength(socket), socket).toBeLessThanOrEqual(SOCKET_PATH_MAX_BYTES);
-});
-
-it('goes when nothing is in use in it, and stays otherwise', async () => {
-  await using dir = await tempDir();
-  const runtimeDir = dir.file('run');
-  makeRuntimeDir(runtimeDir);
-  await writeFile(join(runtimeDir, 'v', 'socket'), '');
-  removeRuntimeDir(runtimeDir);
-  expect(await readdir(runtimeDir)).toEqual(['v']);
-  await rm(join(runtimeDir, 'v', 'socket'));
-  removeRuntimeDir(runtimeDir);
-  expect(await readdir(dir.path)).toEqual([]);
 });

@@ -55,13 +55,13 @@ export function makeRuntimeDir(runtimeDir: string): void {
   for (const name of ['link', 'v', 'm']) mkdirSync(join(runtimeDir, name), { recursive: true, mode: 0o700 });
 }
 
-/** Takes away what `makeRuntimeDir` made, as far as nothing is in use in it. */
+/** Removes the runtime directory if nothing of the site lives there any more: no VM, no migration. */
 export function removeRuntimeDir(runtimeDir: string): void {
-  for (const path of [...['link', 'v', 'm'].map((name) => join(runtimeDir, name)), runtimeDir]) {
+  for (const name of ['link', 'v', 'm', '']) {
     try {
-      rmdirSync(path);
+      rmdirSync(join(runtimeDir, name));
     } catch {
-      // sockets of VMs or movers that run on
+      // it is in use
     }
   }
 }

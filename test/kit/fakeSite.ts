@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { pino } from 'pino';
+import { processAlive } from '../../src/base/process.ts';
 import { CloudapError } from '../../src/base/errors.ts';
 import type { MoverConfig, MoverStatus } from '../../src/migration/mover/config.ts';
 import type { MoverHandle } from '../../src/migration/mover/handle.ts';
@@ -224,10 +225,15 @@ export async function startFakeSite(
   timeouts: { sourceMoverMs?: number; prepareMs?: number; callMs?: number } = {},
 ): Promise<Site & AsyncDisposable> {
   const site = await Site.start(config, { backends: host.backends(), log: quietLog, timeouts });
-  let stopped: Promise<void> | undefined;
   const stop = site.stop.bind(site);
+  let stopped: Promise<void> | undefined;
   return Object.assign(site, {
     stop: (options?: { stopVms?: boolean }) => (stopped ??= stop(options)),
-    [Symbol.asyncDispose]: () => (stopped ??= stop()),
+    [Symbol.asyncDispose]: async () => {
+      // a gateway stays while a migration is under way, and fake movers never end theirs
+      const gateway = (await site.status()).gatewayPid;
+      await (stopped ??= stop());
+      if (gateway !== null && processAlive(gateway)) process.kill(gateway, 'SIGKILL');
+    },
   });
 }

@@ -83,6 +83,8 @@ describe('a site with a real QEMU, by its command line', () => {
     await site.json('vm', 'rm', vm.id);
     await site.json('image', 'rm', 'blank');
     expect(await readdir(site.paths.vmsDir)).toEqual([]);
+    await site.end();
+    await expect(access(site.paths.runtimeDir)).rejects.toThrow('ENOENT');
   });
 
   it('adopts nothing when the VM ended while no agent looked', async () => {

@@ -1,12 +1,15 @@
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
+import * as z from 'zod';
 import { sleep } from '../../src/base/async.ts';
 import { run } from '../../src/base/process.ts';
 import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import { Emulator } from '../../src/link/emulator.ts';
 import { migrationRecordSchema, type MigrationRecord } from '../../src/migration/record.ts';
-import type { MigrationView, VmView } from '../../src/site/api/messages.ts';
+import { ApiClient } from '../../src/site/api/client.ts';
+import { migrationViewSchema, type MigrationView, type VmView } from '../../src/site/api/messages.ts';
 import { cli, freePort, SiteProcess, startCli } from '../kit/siteProcess.ts';
 import { tempDir, type TempDir } from '../kit/tempdir.ts';
 
@@ -45,11 +48,21 @@ class TwoSites implements AsyncDisposable {
     );
     for (const { code, stderr } of made) if (code !== 0) throw new Error(stderr);
     const sites = new TwoSites(dir, link);
-    await Promise.all([sites.center.start(), sites.ap1.start()]);
-    await Promise.all([sites.center.connected('ap1'), sites.ap1.connected('center')]);
-    for (const site of [sites.center, sites.ap1]) await site.json('image', 'build', 'ci');
-    await sites.center.json('vm', 'create', 'desk', '--image', 'ci', '--start');
-    return sites;
+    try {
+      await sites.#run();
+      return sites;
+    } catch (error) {
+      await sites[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  async #run(): Promise<void> {
+    const { center, ap1 } = this;
+    await Promise.all([center.start(), ap1.start()]);
+    await Promise.all([center.connected('ap1'), ap1.connected('center')]);
+    for (const site of [center, ap1]) await site.json('image', 'build', 'ci');
+    await center.json('vm', 'create', 'desk', '--image', 'ci', '--start');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -89,13 +102,24 @@ async function latest(site: SiteProcess): Promise<MigrationView | undefined> {
   return (await site.json<MigrationView[]>('migrate', '--ls'))[0];
 }
 
-/** Waits until the migration under way is in a state. */
-async function inState(site: SiteProcess, state: MigrationView['state']): Promise<MigrationView> {
+/**
+ * Starts `cloudap migrate` and waits until the migration is in its first round, asking the agent itself: starting a
+ * command line for each look would take longer than the round.
+ */
+async function inRoundOne(
+  site: SiteProcess,
+): Promise<{ process: ChildProcess; exit: Promise<unknown[]>; migrationId: string }> {
+  const api = new ApiClient(site.paths.apiSocket);
+  const list = () => api.json('GET', '/migrations', z.array(migrationViewSchema));
+  const before = new Set((await list()).map((view) => view.migrationId));
+  const process = startCli(['migrate', 'desk', '--to', 'ap1'], site.config);
+  const exit = once(process, 'exit');
   for (;;) {
-    const views = await site.json<MigrationView[]>('migrate', '--ls');
-    const view = views.find((v) => v.active && v.state === state);
-    if (view) return view;
-    await sleep(50);
+    const view = (await list()).find((v) => !before.has(v.migrationId));
+    if (view?.state === 'precopy') return { process, exit, migrationId: view.migrationId };
+    if (view && !['preparing', 'connecting'].includes(view.state)) throw new Error(`too late: ${view.state}`);
+    if (process.exitCode !== null) throw new Error('the command ended');
+    await sleep(20);
   }
 }
 
@@ -164,27 +188,22 @@ describe('two sites as a user runs them', () => {
       });
       await expect.poll(() => residue(ap1), { timeout: 60_000, interval: 500 }).toEqual([]);
     };
-    const attempt = (): ReturnType<typeof startCli> =>
-      startCli(['migrate', 'desk', '--to', 'ap1'], center.config);
 
-    const cancelled = attempt();
-    await inState(center, 'precopy');
-    cancelled.kill('SIGINT');
-    expect(await once(cancelled, 'exit')).toEqual([130, null]);
+    const cancelled = await inRoundOne(center);
+    cancelled.process.kill('SIGINT');
+    expect(await cancelled.exit).toEqual([130, null]);
     expect(await latest(center)).toMatchObject({ state: 'cancelled', error: { code: 'MIGRATE_CANCELLED' } });
     await untouched();
 
-    const killed = attempt();
-    const { migrationId } = await inState(center, 'precopy');
+    const { exit, migrationId } = await inRoundOne(center);
     const { stdout } = await run('pgrep', ['-f', `${ap1.paths.runtimeDir}/m/${migrationId}`]);
     for (const pid of stdout.trim().split('\n')) process.kill(Number(pid), 'SIGKILL');
-    expect(await once(killed, 'exit')).toEqual([1, null]);
+    expect(await exit).toEqual([1, null]);
     await untouched();
 
-    const cut = attempt();
-    await inState(center, 'precopy');
+    const cut = await inRoundOne(center);
     sites.link.cut();
-    expect(await once(cut, 'exit')).toEqual([1, null]);
+    expect(await cut.exit).toEqual([1, null]);
     expect(await latest(center)).toMatchObject({ state: 'failed', error: { code: 'LINK_LOST' } });
     sites.link.restore();
     await untouched();
@@ -199,11 +218,10 @@ describe('two sites as a user runs them', () => {
     await using dir = await tempDir();
     await using sites = await TwoSites.start(dir, 40);
     const { center, ap1 } = sites;
-    const started = startCli(['migrate', 'desk', '--to', 'ap1'], center.config);
-    const { migrationId } = await inState(center, 'precopy');
+    const { exit, migrationId } = await inRoundOne(center);
     await center.end('SIGKILL');
     await ap1.end('SIGKILL');
-    expect((await once(started, 'exit'))[0]).not.toBe(0);
+    expect((await exit)[0]).not.toBe(0);
     await Promise.all([center.start(), ap1.start()]);
     expect(await center.log()).toContain('mover adopted');
     expect(await center.log()).toContain('gateway adopted');

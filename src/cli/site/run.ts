@@ -3,7 +3,7 @@ import { pino } from 'pino';
 import { realBackends } from '../../site/backends.ts';
 import { formatAddress } from '../../site/config-text.ts';
 import { loadConfig } from '../../site/config.ts';
-import { makeDataDir, removeRuntimeDir } from '../../site/paths.ts';
+import { makeDataDir } from '../../site/paths.ts';
 import { Site } from '../../site/site.ts';
 import { action, type CliContext } from '../kit/command.ts';
 import { EXIT_OK } from '../kit/constants.ts';
@@ -55,7 +55,6 @@ async function run(context: CliContext, file: string, options: Options): Promise
   // a second signal does not wait
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
   await site.stop({ stopVms: options.stopVms === true });
-  removeRuntimeDir(config.runtimeDir);
   // movers that run on are still watched by timers
   process.exit(EXIT_OK);
 }

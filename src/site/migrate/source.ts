@@ -74,9 +74,6 @@ async function prepareTarget(context: MigrateContext, entry: MigrationEntry, vm:
   return Date.now();
 }
 
-/** Not in an object literal below until all sites know the field. */
-const channels = { preempt: POSTCOPY_PREEMPT };
-
 async function startMover(
   context: MigrateContext,
   entry: MigrationEntry,
@@ -98,7 +95,7 @@ async function startMover(
     ),
     linkLossTimeoutMs: context.config.migration.linkLossTimeoutMs,
     ...request,
-    ...channels,
+    preempt: POSTCOPY_PREEMPT,
     initiatedAtMs: info.initiatedAtMs,
     preparedAtMs,
     accelerator: vm.definition.accelerator,
