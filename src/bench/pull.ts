@@ -42,7 +42,6 @@ interface Options {
   link: string;
   sizeMib: number;
   qemu: boolean;
-  json?: string;
 }
 
 const command = benchCommand('pull', 'latency of reads of dirty blocks while the active push runs flat out')
@@ -51,7 +50,8 @@ const command = benchCommand('pull', 'latency of reads of dirty blocks while the
   .option('--no-qemu', 'without the run with a guest')
   .addHelpText('after', HELP);
 
-await benchMain<Options>(command, async (options, signal): Promise<Outcome> => {
+await benchMain(command, async (signal): Promise<Outcome> => {
+  const options = command.opts<Options>();
   const spec = parseLinkSpec(options.link);
   const sizeBytes = options.sizeMib * MIB;
   const dir = await mkdtemp(join(tmpdir(), 'cbp-'));

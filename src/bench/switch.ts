@@ -44,7 +44,6 @@ interface Options {
   linkKind: 'emulator' | 'netns';
   stockDisk: 'mirror' | 'shared';
   stock: boolean;
-  json?: string;
 }
 
 const command = benchCommand(
@@ -75,7 +74,8 @@ const command = benchCommand(
   .option('--no-stock', 'ours alone')
   .addHelpText('after', HELP);
 
-await benchMain<Options>(command, async (options, signal): Promise<Outcome> => {
+await benchMain(command, async (signal): Promise<Outcome> => {
+  const options = command.opts<Options>();
   const guest = options.guest ?? (options.quick ? 'ci' : 'abiword');
   const runs = options.runs ?? (options.quick ? 1 : 5);
   const link = parseLinkSpec(options.link ?? DEFAULT_LINK[options.linkKind]);

@@ -33,20 +33,20 @@ export function benchCommand(name: string, description: string): Command {
  * Parses, runs and reports. The signal aborts on SIGINT, SIGTERM and SIGHUP: the benchmark ends what it has started
  * and rejects. Sets the exit code: 1 failed, 2 called wrongly, 130 interrupted.
  */
-export async function benchMain<O extends { json?: string }>(
+export async function benchMain(
   command: Command,
-  work: (options: O, signal: AbortSignal) => Promise<Outcome>,
+  work: (signal: AbortSignal) => Promise<Outcome>,
 ): Promise<void> {
   const interrupted = new AbortController();
   const interrupt = (): void => interrupted.abort(failBench('BENCH_INTERRUPTED'));
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
   try {
-    const options = command.parse().opts<O>();
+    const { json } = command.parse().opts<{ json?: string }>();
     for (const name of signals) process.on(name, interrupt);
     const report = new ReportWriter(command.name().split(' ').at(-2) ?? '');
-    const { rows, text, details } = await work(options, interrupted.signal);
+    const { rows, text, details } = await work(interrupted.signal);
     process.stdout.write(text);
-    if (options.json !== undefined) await report.write(options.json, rows, details);
+    if (json !== undefined) await report.write(json, rows, details);
   } catch (error) {
     // commander has said it itself
     if (error instanceof CommanderError) {

@@ -112,11 +112,9 @@ async function readRandomly(disk: DiskTarget, sizeBytes: number): Promise<ReadRe
   const random = seededRandom(SEED);
   const blocks = sizeBytes / SECTOR_BYTES;
   const result = { latenciesMs: [] as number[], local: 0, wrong: 0 };
-  let complete = false;
-  const done = disk.complete.then(() => {
-    complete = true;
-  });
-  while (!complete) {
+  const complete = new AbortController();
+  const done = disk.complete.then(() => complete.abort());
+  while (!complete.signal.aborted) {
     const block = Math.floor(random() * blocks);
     const beganMs = performance.now();
     const data = disk.read(block * SECTOR_BYTES, SECTOR_BYTES);
