@@ -246,6 +246,7 @@ export class MoverLab implements AsyncDisposable {
         uuid: '4a1f2c6e-7d0b-4c55-9d8e-2f3f6f0a9b10',
       }),
       name: 'vm1',
+      program: process.env['CLOUDAP_TEST_QEMU'],
       accelerator: 'tcg',
       paths,
       disk,

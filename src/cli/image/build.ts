@@ -18,7 +18,7 @@ export default function build(context: CliContext): Command {
   );
   return withSite(cmd)
     .argument('<recipe>', 'guest to build: ci (small, for tests) or abiword (a desktop)')
-    .option('--cache <dir>', 'keeps downloaded packages (default: ~/.cache/cloudap)')
+    .option('--cache <dir>', 'keeps downloaded packages (default: .cache beside cloudap)')
     .action(
       action(context, async (recipe: string, options: Options) => {
         const { buildGuest } = await import('../../content/guests/build.ts');
