@@ -2,11 +2,11 @@
  * `npm run bench:stream`: how fast one core takes QEMU's migration stream through the memory path (parse, encode,
  * decode, checksums on both sides included), and how small the frames are, for each codec.
  */
-import { writeFile } from 'node:fs/promises';
-import { Command } from 'commander';
 import type { CodecName } from '../wire/codec.ts';
 import { PAGE_BYTES, StreamDecoder, StreamEncoder } from '../wire/qemu-stream/index.ts';
 import { StreamWriter } from '../wire/qemu-stream/writer.ts';
+import { benchCommand, benchMain, count, positive } from './kit/main.ts';
+import { makeRow, metricsTable, type Row } from './kit/rows.ts';
 
 const RAM_ID = 2;
 /** What a socket gives in one read. */
@@ -31,15 +31,6 @@ The mix (percent of guest pages): ${Object.entries(MIX)
   random  compressed or encrypted data
 Stretches of 1 to 32 pages of one kind follow each other; the same seed gives the same stream.
 MB/s counts stream bytes (zero pages are 9 bytes of it); "memory" counts 4096 bytes a page.`;
-
-interface Row {
-  readonly case: string;
-  readonly metric: string;
-  readonly value: number;
-  readonly peer: null;
-  readonly peerValue: null;
-  readonly ratio: null;
-}
 
 /** A small deterministic generator (xorshift32): 0 <= value < 2^32. */
 function generator(seed: number): () => number {
@@ -142,14 +133,7 @@ function measure(name: string, stream: Buffer, pages: number, codec: CodecName, 
   passes.sort((a, b) => a.encodeMs + a.decodeMs - b.encodeMs - b.decodeMs);
   const { encodeMs, decodeMs, encodedBytes } = passes[passes.length >> 1] as Pass;
   const rate = (bytes: number, ms: number): number => Math.round(bytes / 1000 / ms);
-  const row = (metric: string, value: number): Row => ({
-    case: `${name} ${codec}`,
-    metric,
-    value,
-    peer: null,
-    peerValue: null,
-    ratio: null,
-  });
+  const row = (metric: string, value: number): Row => makeRow(`${name} ${codec}`, metric, value);
   return [
     row('streamMBps', rate(stream.length, encodeMs + decodeMs)),
     row('encodeMBps', rate(stream.length, encodeMs)),
@@ -159,30 +143,19 @@ function measure(name: string, stream: Buffer, pages: number, codec: CodecName, 
   ];
 }
 
-function print(rows: readonly Row[]): void {
-  const metrics = [...new Set(rows.map((row) => row.metric))];
-  const cases = [...new Set(rows.map((row) => row.case))];
-  const line = (cells: readonly string[]): string =>
-    cells.map((cell, i) => (i === 0 ? cell.padEnd(14) : cell.padStart(15))).join('');
-  console.log(line(['case', ...metrics]));
-  for (const name of cases) {
-    const values = metrics.map((m) =>
-      String(rows.find((r) => r.case === name && r.metric === m)?.value ?? '-'),
-    );
-    console.log(line([name, ...values]));
-  }
+const command = benchCommand(
+  'stream',
+  'MB/s of migration stream on one core, parse + encode + decode, by codec',
+)
+  .option('--seconds <n>', 'time for each case', positive, 2)
+  .option('--pages <n>', 'guest pages in the stream', count, 32_768)
+  .addHelpText('after', HELP);
+
+interface Options {
+  seconds: number;
+  pages: number;
 }
 
-const options = new Command('bench:stream')
-  .description('MB/s of migration stream on one core, parse + encode + decode, by codec.')
-  .option('--seconds <n>', 'time for each case', Number, 2)
-  .option('--pages <n>', 'guest pages in the stream', Number, 32_768)
-  .option('--json <file>', 'also write the rows to a file')
-  .addHelpText('after', HELP)
-  .parse()
-  .opts<{ seconds: number; pages: number; json?: string }>();
-
-const rows: Row[] = [];
 const codecs: readonly CodecName[] = ['raw', 'rle', 'zstd'];
 const mixes: readonly [string, Partial<Record<PageKind, number>>][] = [
   ['mix', MIX],
@@ -192,9 +165,18 @@ const mixes: readonly [string, Partial<Record<PageKind, number>>][] = [
   ['code', { code: 1 }],
   ['random', { random: 1 }],
 ];
-for (const [name, mix] of mixes) {
-  const stream = makeStream(options.pages, mix);
-  for (const codec of codecs) rows.push(...measure(name, stream, options.pages, codec, options.seconds));
-}
-print(rows);
-if (options.json !== undefined) await writeFile(options.json, `${JSON.stringify(rows, undefined, 2)}\n`);
+
+await benchMain(command, async (signal) => {
+  const { seconds, pages } = command.opts<Options>();
+  const rows: Row[] = [];
+  for (const [name, mix] of mixes) {
+    const stream = makeStream(pages, mix);
+    for (const codec of codecs) {
+      rows.push(...measure(name, stream, pages, codec, seconds));
+      // a case keeps the event loop for itself: signals are seen between two
+      await new Promise((resolve) => setImmediate(resolve));
+      signal.throwIfAborted();
+    }
+  }
+  return { rows, text: metricsTable(rows) };
+});
