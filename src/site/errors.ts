@@ -24,7 +24,8 @@ export const failSite = errorCatalogue({
   },
   SITE_TLS: {
     summary: 'the certificate files of this site cannot be used',
-    remedy: 'Check the files under `tls`; `cloudap site add` at the center issues new ones.',
+    remedy:
+      'Check the files under `tls`; `cloudap site add --dir NEW` at the center makes new ones to copy there.',
   },
   SITE_GATEWAY: {
     summary: 'the gateway did not start to listen',
@@ -156,7 +157,7 @@ export const failPrepare = errorCatalogue({
   },
   PREPARE_NAME_TAKEN: {
     summary: 'the target has a VM with this name already',
-    remedy: 'Rename or remove the VM at the target.',
+    remedy: 'Remove the VM of that name at the target with `cloudap vm rm`, if it is not needed.',
   },
   PREPARE_VM_EXISTS: {
     summary: 'the target has files of this VM already',
