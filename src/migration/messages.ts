@@ -46,15 +46,16 @@ export const migrationFail = errorCatalogue({
   },
   MOVER_QEMU_SOURCE: {
     summary: 'QEMU at the source ended or refused to go on with the migration',
-    remedy: 'Look at the VM’s qemu.log at the source.',
+    remedy: 'Look at qemu.log in the VM’s directory at the source.',
   },
   MOVER_QEMU_TARGET: {
     summary: 'QEMU at the target ended or refused the incoming VM',
-    remedy: 'Look at the VM’s qemu.log at the target. Before the switch the VM runs on at the source.',
+    remedy:
+      'Look at the mover’s log at the target, which holds the end of QEMU’s. Before the switch the VM runs on at the source.',
   },
   MOVER_TIMEOUT: {
     summary: 'a step of the migration took too long',
-    remedy: 'Look at the mover’s log at both sites for the step that hangs.',
+    remedy: 'Look at migrations/<id>.log in the dataDir of both sites for the step that hangs.',
   },
   MOVER_START: {
     summary: 'the mover process did not start',

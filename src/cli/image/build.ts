@@ -13,8 +13,8 @@ interface Options extends SiteOptions {
 export default function build(context: CliContext): Command {
   const cmd = command(
     'build',
-    'build a guest from Debian packages, or find it if nothing has changed',
-    'cloudap image build abiword',
+    'build a guest from Debian packages into the site’s store; quick if nothing has changed',
+    'cloudap image build abiword --site-config center/site.yaml',
   );
   return withSite(cmd)
     .argument('<recipe>', 'guest to build: ci (small, for tests) or abiword (a desktop)')
