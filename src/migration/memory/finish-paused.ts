@@ -4,6 +4,7 @@ import { createServer, type Socket } from 'node:net';
 import * as z from 'zod';
 import { withTimeout } from '../../base/async.ts';
 import type { QemuMonitor } from '../../qemu/monitor.ts';
+import type { QmpEvent } from '../../wire/qmp/messages.ts';
 import {
   COMMAND_POSTCOPY_RESUME,
   COMMAND_RECV_BITMAP,
@@ -48,7 +49,10 @@ export async function finishPaused(
     await qmp.migrate(`unix:${streamSocket}`, { resume: true });
     const answered = main.promise.then((socket) => answer(socket, blocks));
     await withTimeout(answered, timeoutMs, () => migrationFail('MOVER_TIMEOUT', 'QEMU does not recover'));
-    await qmp.waitEvent('MIGRATION', (event) => event.data['status'] === 'completed', { since, timeoutMs });
+    // with an error of the first connection in mind it may call that a failure: it has ended all the same
+    const ended = (event: QmpEvent): boolean =>
+      ['completed', 'failed'].includes(String(event.data['status']));
+    await qmp.waitEvent('MIGRATION', ended, { since, timeoutMs });
   } finally {
     main.promise.catch(() => {});
     for (const socket of sockets) socket.destroy();

@@ -1,7 +1,7 @@
 import { mkdir, open, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { abortable } from '../../base/async.ts';
-import { asCloudapError } from '../../base/errors.ts';
+import { asCloudapError, type CloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
 import { codecIds } from '../../wire/codec.ts';
@@ -264,7 +264,7 @@ export class SourceMover implements AsyncDisposable {
 
   async #fail(cause: unknown): Promise<void> {
     const { states, log } = this.#context;
-    const error = asCloudapError(cause);
+    const error = this.#coded(cause);
     log.error({ err: error, state: states.state }, 'migration failed');
     // an offer that is under way ends first, one way or the other
     this.#giveUp.abort(error);
@@ -313,6 +313,15 @@ export class SourceMover implements AsyncDisposable {
       }
     } else if (ours) await stayHere(qmp, options);
     else await endOutgoing(qmp, options);
+  }
+
+  /** Whatever noticed first that QEMU has gone, that is what happened. */
+  #coded(cause: unknown): CloudapError {
+    const { code } = asCloudapError(cause);
+    const gone = this.#qmp !== undefined && this.#qmp.state !== 'running' && code.startsWith('QMP_');
+    return gone
+      ? migrationFail('MOVER_QEMU_SOURCE', 'its monitor is closed', { cause })
+      : asCloudapError(cause);
   }
 
   #tell(message: Parameters<typeof encodeControl>[0]): Promise<void> {

@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { abortable, sleep } from '../../base/async.ts';
-import { asCloudapError, errorCode } from '../../base/errors.ts';
+import { asCloudapError, type CloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
 import type { QmpEvent } from '../../wire/qmp/messages.ts';
@@ -130,6 +130,8 @@ export class TargetMover implements AsyncDisposable {
     ) {
       throw migrationFail('MOVER_PROTOCOL', 'hello of another migration');
     }
+    // QEMU leaves its socket behind when it is ended while it waits
+    this.#stack.defer(() => rm(config.streamSocket, { force: true }));
     const memory = this.#stack.use(
       new MemoryTarget({
         socketPath: config.streamSocket,
@@ -304,7 +306,7 @@ export class TargetMover implements AsyncDisposable {
     // decided before anything is said: a takeover that is under way is refused from here on
     const tookOver = this.#ownership === 'ours';
     if (!tookOver) this.#ownership = 'refused';
-    const error = asCloudapError(cause);
+    const error = this.#coded(cause);
     this.#giveUp.abort(error);
     log.error({ err: error, state: states.state, tookOver }, 'migration failed');
     this.#context.setError(error);
@@ -312,7 +314,16 @@ export class TargetMover implements AsyncDisposable {
     // Before the switch nothing here is worth keeping; afterwards everything is.
     if (!tookOver) await this.#qmp?.quit({ timeoutMs: QUIT_TIMEOUT_MS }).catch(() => {});
     await this.#session?.close(CLOSE_TIMEOUT_MS).catch(() => {});
-    states.transition(errorCode(error) === 'MOVER_CANCELLED' && !tookOver ? 'cancelled' : 'failed');
+    states.transition(error.code === 'MOVER_CANCELLED' && !tookOver ? 'cancelled' : 'failed');
+  }
+
+  /** Whatever noticed first that QEMU has gone, that is what happened. */
+  #coded(cause: unknown): CloudapError {
+    const { code } = asCloudapError(cause);
+    const gone = this.#qmp !== undefined && this.#qmp.state !== 'running' && code.startsWith('QMP_');
+    return gone
+      ? migrationFail('MOVER_QEMU_TARGET', 'its monitor is closed', { cause })
+      : asCloudapError(cause);
   }
 
   #tell(message: Control): Promise<void> {
