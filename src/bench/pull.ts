@@ -4,13 +4,12 @@
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { loadavg, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { buildGuest } from '../content/guests/build.ts';
-import { ImageStore } from '../content/images/store.ts';
+import { join } from 'node:path';
 import { EmulatedWan } from '../lab/emulated-wan.ts';
 import { TwoSites } from '../lab/two-sites.ts';
 import { type LinkSpec, parseLinkSpec } from '../link/link-spec.ts';
 import { SECTOR_BYTES } from '../wire/disk/index.ts';
+import { benchGuest } from './kit/guest.ts';
 import { benchCommand, benchMain, count, type Outcome, say } from './kit/main.ts';
 import { rounded } from './kit/report.ts';
 import { makeRow, type Row, rowsTable } from './kit/rows.ts';
@@ -20,7 +19,6 @@ import { type LinkKind, linkKinds } from './pull/end.ts';
 import { runOurs } from './switch/ours.ts';
 import type { SwitchRun } from './switch/run.ts';
 
-const CACHE = resolve(import.meta.dirname, '../../.cache');
 const MIB = 2 ** 20;
 const BUCKETS = 40;
 const SITE_MEMORY_MIB = 1024;
@@ -99,7 +97,7 @@ function caseRows({ kind, latenciesMs, pushMbit }: PullCase, spec: LinkSpec): Ro
 }
 
 async function runGuest(dir: string, spec: LinkSpec, signal: AbortSignal): Promise<SwitchRun> {
-  const image = await buildGuest('ci', await ImageStore.open(join(CACHE, 'images')), CACHE, { signal });
+  const image = await benchGuest('ci', signal);
   await using wan = await EmulatedWan.start(spec);
   await using lab = await TwoSites.start({ dir, wan, memoryMiB: SITE_MEMORY_MIB, signal });
   await lab.stage(image);

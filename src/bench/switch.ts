@@ -4,15 +4,14 @@
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { loadavg, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { Option } from 'commander';
-import { buildGuest } from '../content/guests/build.ts';
-import { ImageStore } from '../content/images/store.ts';
 import { EmulatedWan } from '../lab/emulated-wan.ts';
 import { NetnsWan } from '../lab/netns-wan.ts';
 import { TwoSites } from '../lab/two-sites.ts';
 import type { Wan } from '../lab/wan.ts';
 import { parseLinkSpec } from '../link/link-spec.ts';
+import { benchGuest } from './kit/guest.ts';
 import { benchCommand, benchMain, count, type Outcome, say } from './kit/main.ts';
 import { rounded } from './kit/report.ts';
 import { rowsTable } from './kit/rows.ts';
@@ -22,7 +21,6 @@ import { machineFacts, runOurs } from './switch/ours.ts';
 import type { SwitchRun } from './switch/run.ts';
 import { runStock } from './switch/stock.ts';
 
-const CACHE = resolve(import.meta.dirname, '../../.cache');
 const SITE_MEMORY_MIB = 2048;
 const DEFAULT_LINK = { emulator: 'rate=100mbit,rtt=10ms', netns: 'rate=100mbit' } as const;
 
@@ -79,7 +77,7 @@ await benchMain(command, async (signal): Promise<Outcome> => {
   const guest = options.guest ?? (options.quick ? 'ci' : 'abiword');
   const runs = options.runs ?? (options.quick ? 1 : 5);
   const link = parseLinkSpec(options.link ?? DEFAULT_LINK[options.linkKind]);
-  const image = await buildGuest(guest, await ImageStore.open(join(CACHE, 'images')), CACHE, { signal });
+  const image = await benchGuest(guest, signal);
   const dir = await mkdtemp(join(tmpdir(), 'cbs-'));
   const results: SwitchRun[] = [];
   try {
