@@ -188,6 +188,9 @@ export const limitNotes: Notes = {
     },
     MAX_READ_BYTES: { crossed: '`DISK_LIMIT`' },
   },
+  'src/migration/memory/finish-paused.ts': {
+    MAX_COMMANDS_BYTES: { crossed: '`MOVER_QEMU_SOURCE`' },
+  },
   'src/migration/memory/ring-pages.ts': {
     IDENTITY_LIMIT_BYTES: {
       crossed: 'such pages are not asked for early',
@@ -212,29 +215,50 @@ export const limitNotes: Notes = {
       why: 'How long the target’s QEMU may take to listen for the stream',
     },
   },
+  'src/migration/messages.ts': {
+    MAX_CONTROL_BYTES: {
+      crossed: '`MOVER_PROTOCOL`',
+      test: 'src/migration/messages.test.ts: another version, a missing field, too long a message are refused',
+    },
+    MAX_ERROR_TEXT: { crossed: 'cut by us, `MOVER_PROTOCOL` from a peer' },
+  },
+  'src/migration/outgoing.ts': {
+    END_TIMEOUT_MS: {
+      crossed: '`MOVER_TIMEOUT`',
+      why: 'How long QEMU may take to end an outgoing migration',
+    },
+  },
+  'src/migration/mover/main.ts': {
+    MAX_UNREAD_BYTES: { crossed: 'the agent’s connection is closed; it connects again' },
+  },
   'src/migration/mover/link.ts': {
     CONNECT_TIMEOUT_MS: { crossed: '`LINK_UNREACHABLE`', why: 'How long two movers may take to meet' },
   },
   'src/migration/mover/source.ts': {
     READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'How long the target may take from HELLO to READY' },
-    CANCEL_TIMEOUT_MS: {
-      crossed: 'the agent settles it',
-      why: 'How long QEMU may take to take back a migration',
+    CLOSE_TIMEOUT_MS: {
+      crossed: 'the session is left',
+      why: 'How long the last message may take to be acknowledged',
     },
   },
   'src/migration/mover/spawn.ts': {
+    TAKE_BACK_TIMEOUT_MS: {
+      crossed: '`RPC_TIMEOUT`',
+      why: 'How long a source’s mover may take to make its QEMU run the VM again',
+    },
     START_TIMEOUT_MS: { crossed: '`MOVER_START`', why: 'How long a mover process may take to listen' },
   },
   'src/migration/mover/target.ts': {
+    CLOSE_TIMEOUT_MS: {
+      crossed: 'the session is left',
+      why: 'How long the last message may take to be acknowledged',
+    },
     HELLO_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'Whoever prepared us should be here by then' },
     QEMU_START_TIMEOUT_MS: {
       crossed: '`MOVER_QEMU_TARGET`',
       why: 'How long the target’s QEMU may take to answer',
     },
-    RELEASE_TIMEOUT_MS: {
-      crossed: 'the target’s mover ends all the same',
-      why: 'How long it waits for the source’s last word',
-    },
+    RELEASE_TIMEOUT_MS: { crossed: 'the target’s mover ends all the same' },
     QUIT_TIMEOUT_MS: {
       crossed: 'the agent kills it',
       why: 'How long QEMU may take to quit after a failed attempt',
