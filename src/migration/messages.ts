@@ -53,6 +53,19 @@ export const migrationFail = errorCatalogue({
     remedy:
       'Look at the mover’s log at the target, which holds the end of QEMU’s. Before the switch the VM runs on at the source.',
   },
+  MOVER_SOURCE_LOST: {
+    summary: 'the source has gone while the VM still needs it',
+    remedy:
+      'The VM waits wherever it touches what has not arrived, and nothing of it is deleted. If the source cannot come back, stop the VM here and take it back there.',
+  },
+  MOVER_TAKEN_BACK: {
+    summary: 'the operator has taken the VM back to the source',
+    remedy: 'Make sure that the target’s copy of the VM does not run any more.',
+  },
+  MOVER_TARGET_ALIVE: {
+    summary: 'the VM is not taken back while the target can be reached',
+    remedy: 'Let the migration finish; then migrate the VM back.',
+  },
   MOVER_TIMEOUT: {
     summary: 'a step of the migration took too long',
     remedy: 'Look at migrations/<id>.log in the dataDir of both sites for the step that hangs.',
@@ -63,7 +76,13 @@ export const migrationFail = errorCatalogue({
   },
 });
 
-const errorShape = z.object({ code: z.string(), message: z.string(), remedy: z.string() });
+/** Longest control message; the longest real one holds the target's figures, less than 1 KiB. */
+export const MAX_CONTROL_BYTES = 16 * 1024;
+/** What is sent of an error's texts. */
+const MAX_ERROR_TEXT = 1000;
+
+const errorText = z.string().max(MAX_ERROR_TEXT);
+const errorShape = z.object({ code: errorText, message: errorText, remedy: errorText });
 const count = z.number().int().nonnegative();
 
 /** What only the target can measure; it goes into the record. */
@@ -109,8 +128,21 @@ export function encodeControl(message: Control): Buffer {
   return Buffer.from(JSON.stringify(message));
 }
 
+/** An error as `failed` carries it: its texts cut to what the other side accepts. */
+export function errorForPeer(error: {
+  code: string;
+  message: string;
+  remedy: string;
+}): z.infer<typeof errorShape> {
+  const cut = (text: string): string => text.slice(0, MAX_ERROR_TEXT);
+  return { code: cut(error.code), message: cut(error.message), remedy: cut(error.remedy) };
+}
+
 /** @throws MOVER_PROTOCOL */
 export function decodeControl(payload: Buffer): Control {
+  if (payload.length > MAX_CONTROL_BYTES) {
+    throw migrationFail('MOVER_PROTOCOL', `control message of ${payload.length} bytes`);
+  }
   try {
     return controlSchema.parse(JSON.parse(payload.toString('utf8')));
   } catch (error) {
@@ -126,6 +158,24 @@ export interface StreamMessage {
   /** Position in its channel; a channel's messages may come on either lane. */
   sequence: number;
   frame: Buffer;
+}
+
+/** The end of a channel. Layout: u8 channel, u8 0, u16 0, u32 number of messages (big endian). */
+export function encodeStreamEnd(channel: 0 | 1, messages: number): Buffer {
+  const out = Buffer.alloc(STREAM_HEADER_BYTES);
+  out.writeUInt8(channel, 0);
+  out.writeUInt32BE(messages, 4);
+  return out;
+}
+
+/** @throws MOVER_PROTOCOL */
+export function decodeStreamEnd(payload: Buffer): { channel: 0 | 1; messages: number } {
+  if (payload.length !== STREAM_HEADER_BYTES) throw migrationFail('MOVER_PROTOCOL', 'length of a stream end');
+  const channel = payload.readUInt8(0);
+  if ((channel !== 0 && channel !== 1) || payload.readUIntBE(1, 3) !== 0) {
+    throw migrationFail('MOVER_PROTOCOL', 'stream end');
+  }
+  return { channel, messages: payload.readUInt32BE(4) };
 }
 
 /** Layout: u8 channel, u8 flags (1 = takeover), u16 0, u32 sequence (big endian), then the encoded stream frame. */

@@ -107,6 +107,7 @@ export class FakeMover implements MoverHandle {
     if (change) this.tell(change);
     this.#resolve(this.status);
   }
+  async takeBack(): Promise<void> {}
   async cancel(reason: string): Promise<void> {
     if (this.tooLate) throw new CloudapError('MOVER_TOO_LATE', 'too late', '');
     this.cancelled = reason;

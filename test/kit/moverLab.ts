@@ -50,6 +50,15 @@ export interface Run {
   finish(): Promise<{ place: Place; record: MigrationRecord }>;
 }
 
+export interface MigrateOptions {
+  /** Changes of the source's configuration; the time that a link may be lost holds for both sides. */
+  change?: Partial<SourceMoverConfig>;
+  /** A WAN between the movers; without it they are connected directly. */
+  link?: Partial<LinkSpec>;
+  /** It is dead from the beginning. */
+  cut?: boolean;
+}
+
 /** Two sites without agents: QEMUs and movers as an agent would start them, for tests of the engine itself. */
 export class MoverLab implements AsyncDisposable {
   readonly #dir: TempDir;
@@ -93,10 +102,7 @@ export class MoverLab implements AsyncDisposable {
   }
 
   /** Prepares the target and starts both movers, as two agents would. */
-  async migrate(
-    from: Place,
-    options: { change?: Partial<SourceMoverConfig>; link?: Partial<LinkSpec> } = {},
-  ): Promise<Run> {
+  async migrate(from: Place, options: MigrateOptions = {}): Promise<Run> {
     const site = from.site === 'center' ? 'ap1' : 'center';
     const initiatedAtMs = Date.now();
     const dir = await this.#newDir(site);
@@ -114,7 +120,7 @@ export class MoverLab implements AsyncDisposable {
       peer: from.site,
     });
     const migrationId = `m-${randomUUID().slice(0, 8)}`;
-    const common = { migrationId, vmId: 'vm1', linkLossTimeoutMs: 4000 };
+    const common = { migrationId, vmId: 'vm1', linkLossTimeoutMs: options.change?.linkLossTimeoutMs ?? 4000 };
     const linkSocket = `${dir}/link.sock`;
     const target: TargetMoverConfig = {
       ...common,
@@ -144,6 +150,7 @@ export class MoverLab implements AsyncDisposable {
           }),
         )
       : undefined;
+    if (options.cut) emulator?.cut();
     const source: SourceMoverConfig = {
       ...common,
       ...this.#sideOf(from.site, site, from.dir),

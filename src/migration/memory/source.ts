@@ -6,8 +6,14 @@ import type { CodecName } from '../../wire/codec.ts';
 import type { EncodedFrame } from '../../wire/qemu-stream/batch.ts';
 import { PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
 import { StreamEncoder, type StreamStats } from '../../wire/qemu-stream/encoder.ts';
-import { encodePageRequest, ReturnPathParser } from '../../wire/qemu-stream/returnPath.ts';
-import { encodeStreamMessage, MESSAGE_STREAM, MESSAGE_STREAM_END, migrationFail } from '../messages.ts';
+import { encodePageRequest, encodeShut, ReturnPathParser } from '../../wire/qemu-stream/returnPath.ts';
+import {
+  encodeStreamEnd,
+  encodeStreamMessage,
+  MESSAGE_STREAM,
+  MESSAGE_STREAM_END,
+  migrationFail,
+} from '../messages.ts';
 import { StreamTail } from './stream-tail.ts';
 
 /** A partial batch waits this long for more pages while QEMU has nothing to say. */
@@ -26,9 +32,11 @@ export interface MemorySourceOptions {
   codec: CodecName;
   /**
    * The VM is stopped and its images are inactive: offers ownership and sends the disk's metadata ahead.
-   * The message that lets the target run the VM leaves only after this has resolved.
+   * The message that lets the target run the VM leaves only after this has resolved. With `completed` QEMU has written
+   * its whole stream by itself, as pre-copy, and has been told that it arrived: it must reach `completed` first, or it
+   * would start the VM here again when its connection breaks.
    */
-  onTakeover: () => Promise<void>;
+  onTakeover: (completed: boolean) => Promise<void>;
 }
 
 export interface MemorySourceStats {
@@ -47,7 +55,6 @@ export interface MemorySourceStats {
 interface Channel {
   readonly index: 0 | 1;
   readonly encoder: StreamEncoder;
-  readonly outbox: { frame: EncodedFrame; takeover: boolean }[];
   sending: Promise<void>;
   sequence: number;
   socket: Socket | undefined;
@@ -70,6 +77,8 @@ export class MemorySource implements AsyncDisposable {
   readonly #finished = Promise.withResolvers<void>();
   #phase: 'precopy' | 'switching' | 'postcopy' = 'precopy';
   #takeover: Promise<void> | undefined;
+  /** What lets the target run the VM: still here, on its way, or never to leave. */
+  #handover: 'kept' | 'sent' | 'abandoned' = 'kept';
   /** The next device frame is the package that ends in RUN. */
   #packageNext = false;
   /** Offsets in RAM that go first after the device state. */
@@ -133,7 +142,18 @@ export class MemorySource implements AsyncDisposable {
     // whatever the target waits for may stand behind what is held back
     if (requests) this.resumeBackground();
     const { socket } = this.#channels[0];
-    if (socket && !socket.destroyed) socket.write(payload);
+    if (socket?.writable) socket.write(payload);
+  }
+
+  /**
+   * Gives the hand-over up: nothing leaves any more that would let the target run the VM. False if that has left
+   * already; then only the target knows.
+   */
+  abandon(): boolean {
+    if (this.#handover === 'sent') return false;
+    this.#handover = 'abandoned';
+    this.resumeBackground();
+    return true;
   }
 
   /** The VM runs at the target: what is left may come as fast as the link takes it. */
@@ -171,7 +191,7 @@ export class MemorySource implements AsyncDisposable {
           codec: this.#options.codec,
           onPackagedStart: () => {
             this.#packageNext = true;
-            this.#startTakeover();
+            this.#startTakeover(false);
             this.#requestUrgentPages();
           },
           onRest: (reason, detail) => {
@@ -181,7 +201,6 @@ export class MemorySource implements AsyncDisposable {
         },
         (frame) => this.#enqueue(channel, frame),
       ),
-      outbox: [],
       sending: Promise.resolve(),
       sequence: 0,
       socket: undefined,
@@ -227,12 +246,13 @@ export class MemorySource implements AsyncDisposable {
       await channel.sending;
     }
     clearTimeout(this.#flushTimer);
+    // a part of the device state must not pass for the whole
+    if (index === 0 && (this.#packageNext || (this.#tail && !this.#takeover))) {
+      throw migrationFail('MOVER_QEMU_SOURCE', 'its stream ends within the device state');
+    }
     encoder.end();
     await channel.sending;
-    const end = Buffer.alloc(8);
-    end.writeUInt8(index, 0);
-    end.writeUInt32BE(channel.sequence, 4);
-    await this.#options.session.send('urgent', MESSAGE_STREAM_END, end);
+    await this.#options.session.send('urgent', MESSAGE_STREAM_END, encodeStreamEnd(index, channel.sequence));
   }
 
   #requestUrgentPages(): void {
@@ -247,19 +267,23 @@ export class MemorySource implements AsyncDisposable {
   }
 
   /** Called inside `push`, before the frame with the package: the images are inactive from now on. */
-  #startTakeover(): void {
+  #startTakeover(completed: boolean): void {
     this.#pagesAtTakeover = this.#pagesSoFar();
-    this.#takeover = this.#options.onTakeover();
+    this.#takeover = this.#options.onTakeover(completed);
     this.#takeover.catch((error: unknown) => this.#finished.reject(error));
   }
 
   /**
    * QEMU completed as pre-copy, by itself: its device state stands in no frame of known length, and the images become
-   * inactive only just before its last bytes. So it was held back, and goes now that its end has been seen.
+   * inactive only just before its last bytes. So it was held back, and goes now that its end has been seen. QEMU waits
+   * for the target's word that all has arrived, and would start the VM again if its connection broke before
+   * (migration_completion, migration_iteration_finish): while the target may be running it already. So it gets
+   * that word from us before anything leaves, and cannot start the VM any more unless it is told to.
    */
   #releaseTail(channel: Channel): void {
     this.beginSwitch();
-    this.#startTakeover();
+    channel.socket?.write(encodeShut(0));
+    this.#startTakeover(true);
     for (const frame of this.#held.splice(0)) this.#push(channel, frame, true);
   }
 
@@ -278,6 +302,9 @@ export class MemorySource implements AsyncDisposable {
   async #send(channel: Channel, frame: EncodedFrame, takeover: boolean): Promise<void> {
     if (takeover) await this.#takeover;
     else if (channel.index === 0) await this.#heldBack?.promise;
+    if (this.#handover === 'abandoned')
+      throw migrationFail('MOVER_CANCELLED', 'before the VM was handed over');
+    if (takeover) this.#handover = 'sent';
     if (channel.sequence > 0xffff_fff0) throw migrationFail('MOVER_PROTOCOL', 'too many stream messages');
     const { index, sequence } = channel;
     channel.sequence += 1;

@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { sleep } from '../../base/async.ts';
 import type { Lane } from '../../link/types.ts';
 import { StreamDecoder } from '../../wire/qemu-stream/decoder.ts';
-import { decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
+import { decodeStreamEnd, decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
 
 /** Messages of one channel that may wait for an earlier one on the other lane. */
 export const MAX_REORDERED_MESSAGES = 4096;
@@ -37,11 +37,18 @@ interface Channel {
 export class MemoryTarget implements AsyncDisposable {
   readonly #options: MemoryTargetOptions;
   readonly #channels: Channel[] = [];
+  readonly #failed = Promise.withResolvers<never>();
   #takeover: Promise<void> | undefined;
   #checkedFrames = 0;
 
   constructor(options: MemoryTargetOptions) {
     this.#options = options;
+    this.#failed.promise.catch(() => {});
+  }
+
+  /** Rejects when QEMU cannot be fed any further: it closed its socket, or a frame is damaged. Never resolves. */
+  get failed(): Promise<never> {
+    return this.#failed.promise;
   }
 
   /** Frames whose decoded bytes matched their checksum. */
@@ -57,32 +64,39 @@ export class MemoryTarget implements AsyncDisposable {
 
   /**
    * Takes a stream message. On the bulk lane the promise settles when QEMU has taken the bytes, which holds the
-   * credit back; urgent messages only queue, so that nothing behind them waits for QEMU.
-   * @throws MOVER_PROTOCOL, STREAM_*
+   * credit back; urgent messages only queue, so that nothing behind them waits for QEMU. What fails later than here is
+   * heard through `failed`, and the channel is fed nothing more: QEMU never sees a stream with a hole.
+   * @throws MOVER_PROTOCOL
    */
   handle(payload: Buffer, lane: Lane): void | Promise<void> {
     const message = decodeStreamMessage(payload);
     const channel = this.#channel(message.channel);
-    if (message.sequence < channel.next || channel.waiting.has(message.sequence)) {
+    const { sequence } = message;
+    if (sequence < channel.next || channel.waiting.has(sequence)) {
       throw migrationFail('MOVER_PROTOCOL', 'stream message twice');
     }
-    channel.waitingBytes += payload.length;
+    if (channel.end !== undefined && sequence >= channel.end) {
+      throw migrationFail('MOVER_PROTOCOL', 'stream message behind the end');
+    }
+    channel.waitingBytes += message.frame.length;
     if (channel.waiting.size >= MAX_REORDERED_MESSAGES || channel.waitingBytes > MAX_REORDERED_BYTES) {
       throw migrationFail('MOVER_PROTOCOL', 'too many stream messages out of order');
     }
     const fed = Promise.withResolvers<void>();
-    channel.waiting.set(message.sequence, { message, fed });
-    this.#advance(channel);
-    if (lane === 'bulk') return fed.promise;
     fed.promise.catch(() => {});
-    return undefined;
+    channel.waiting.set(sequence, { message, fed });
+    this.#advance(channel);
+    return lane === 'bulk' ? fed.promise : undefined;
   }
 
-  /** The source's QEMU has closed this channel after so many messages. */
+  /** The source's QEMU has closed this channel after so many messages. @throws MOVER_PROTOCOL */
   handleEnd(payload: Buffer): void {
-    if (payload.length !== 8) throw migrationFail('MOVER_PROTOCOL', 'stream end');
-    const channel = this.#channel(payload.readUInt8(0));
-    channel.end = payload.readUInt32BE(4);
+    const end = decodeStreamEnd(payload);
+    const channel = this.#channel(end.channel);
+    if (channel.end !== undefined) throw migrationFail('MOVER_PROTOCOL', 'stream end twice');
+    const last = Math.max(channel.next - 1, ...channel.waiting.keys());
+    if (end.messages <= last) throw migrationFail('MOVER_PROTOCOL', 'stream end before the last message');
+    channel.end = end.messages;
     this.#advance(channel);
   }
 
@@ -133,24 +147,31 @@ export class MemoryTarget implements AsyncDisposable {
       channel.waiting.delete(channel.next);
       channel.next += 1;
       const { message, fed } = entry;
-      channel.feeding = channel.feeding
-        .then(() => this.#feed(channel, message))
-        .then(fed.resolve, fed.reject);
+      channel.feeding = channel.feeding.then(() => this.#feed(channel, message));
+      channel.feeding.then(fed.resolve, (error: unknown) => {
+        this.#failed.reject(error);
+        fed.reject(error);
+      });
     }
     if (channel.end === channel.next) {
       channel.feeding = channel.feeding.then(() => {
         channel.socket.end();
       });
+      channel.feeding.catch(() => {});
     }
   }
 
+  /** A damaged frame is found before ownership is taken for it. @throws STREAM_*, MOVER_QEMU_TARGET */
   async #feed(channel: Channel, message: StreamMessage): Promise<void> {
     channel.waitingBytes -= message.frame.length;
-    if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
     const bytes = channel.decoder.push(message.frame);
     this.#checkedFrames += 1;
+    if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
     await new Promise<void>((resolve, reject) => {
-      channel.socket.write(bytes, (error) => (error ? reject(error) : resolve()));
+      channel.socket.write(bytes, (cause) => {
+        if (cause) reject(migrationFail('MOVER_QEMU_TARGET', `stream: ${cause.message}`, { cause }));
+        else resolve();
+      });
     });
   }
 }
