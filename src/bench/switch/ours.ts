@@ -29,8 +29,28 @@ export async function machineFacts({ center }: TwoSites, image: Image): Promise<
   return { accelerator: accelerator === 'kvm' ? 'kvm' : 'tcg', machineType, cpuModel };
 }
 
-/** Boots a VM at the center, moves it to the CloudAP as a user would, checks it there and removes it. */
+/**
+ * Boots a VM at the center, moves it to the CloudAP as a user would, checks it there and removes it. When that fails or
+ * is interrupted, its VMs are ended at once: a site that stops gives guests time to shut down.
+ */
 export async function runOurs(
+  lab: TwoSites,
+  image: Image,
+  options: { codec: 'rle' | 'zstd'; load: Load; run: number },
+  signal: AbortSignal,
+): Promise<SwitchRun> {
+  try {
+    return await bootAndMove(lab, image, options, signal);
+  } catch (error) {
+    for (const { api } of [lab.center, lab.ap]) {
+      const body = { force: true };
+      await api.json('POST', `/vms/${VM}/stop`, vmViewSchema, { body }).catch(() => {});
+    }
+    throw error;
+  }
+}
+
+async function bootAndMove(
   lab: TwoSites,
   image: Image,
   options: { codec: 'rle' | 'zstd'; load: Load; run: number },
