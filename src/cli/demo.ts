@@ -46,7 +46,12 @@ export default function demo(context: CliContext): Command {
     )
     .addOption(new Option('--scheme <scheme>', 'how to migrate').choices(['hybrid']).default('hybrid'))
     .option('--link <spec>', 'the WAN between the sites', 'rate=100mbit,rtt=10ms')
-    .addOption(new Option('--memory-codec <codec>', 'how pages travel (rle: the paper’s)').choices(codecs))
+    .addOption(
+      new Option('--memory-codec <codec>', 'how pages travel (rle: the paper’s)').choices([
+        ...codecs,
+        'content',
+      ]),
+    )
     .addOption(
       new Option('--disk-codec <codec>', 'how disk blocks travel (rle: the paper’s)').choices(codecs),
     )

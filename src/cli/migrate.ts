@@ -12,7 +12,7 @@ import { failUsage, formatMs, printJson, table } from './kit/output.ts';
 interface Options extends SiteOptions {
   to?: string;
   scheme: 'hybrid';
-  memoryCodec?: 'raw' | 'rle' | 'zstd';
+  memoryCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   diskCodec?: 'raw' | 'rle' | 'zstd';
   cancel?: string;
   follow?: string;
@@ -40,7 +40,7 @@ export default function migrate(context: CliContext): Command {
     .argument('[vm]', 'name or id of a VM that runs at this site')
     .option('--to <site>', 'where to')
     .addOption(new Option('--scheme <scheme>', 'how').choices(['hybrid']).default('hybrid'))
-    .addOption(new Option('--memory-codec <codec>', 'default: the site’s').choices(codecs))
+    .addOption(new Option('--memory-codec <codec>', 'default: the site’s').choices([...codecs, 'content']))
     .addOption(new Option('--disk-codec <codec>', 'default: the site’s').choices(codecs))
     .option('--follow <id>', 'show a migration that is under way')
     .option('--cancel <id>', 'cancel a migration that has not switched yet')

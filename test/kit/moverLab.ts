@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { contentOfDisk } from '../../src/content/pages/store.ts';
 import { buildGuest } from '../../src/content/guests/build.ts';
 import { type Image, ImageStore } from '../../src/content/images/store.ts';
 import { Emulator } from '../../src/link/emulator.ts';
@@ -95,7 +96,12 @@ export class MoverLab implements AsyncDisposable {
   /** Prepares the target and starts both movers, as two agents would. */
   async migrate(
     from: Place,
-    options: { change?: Partial<SourceMoverConfig>; link?: Partial<LinkSpec> } = {},
+    options: {
+      change?: Partial<SourceMoverConfig>;
+      link?: Partial<LinkSpec>;
+      /** The target's base image where it is not the source's own file. */
+      targetBase?: BaseImage;
+    } = {},
   ): Promise<Run> {
     const site = from.site === 'center' ? 'ap1' : 'center';
     const initiatedAtMs = Date.now();
@@ -127,11 +133,12 @@ export class MoverLab implements AsyncDisposable {
       allocationSocket: `${dir}/alloc.sock`,
       exportSizeBytes: size + (size >> 1) + (64 << 20),
       generation: from.generation,
+      content: [contentOfDisk(options.targetBase?.path ?? this.#image.diskPath)],
     };
     const targetMover = this.#stack.use(killed(await startMover(target)));
     const targetVm = await this.#start(dir, {
       mode: 'incoming',
-      base: this.#base(),
+      base: options.targetBase ?? this.#base(),
       overlay: { socketPath: target.nbdSocket },
       topPath: target.topPath,
     });
@@ -152,6 +159,7 @@ export class MoverLab implements AsyncDisposable {
       overlayPath: from.overlayPath,
       scheme: 'hybrid',
       memoryCodec: 'rle',
+      content: [contentOfDisk(this.#image.diskPath)],
       diskCodec: 'rle',
       preempt: true,
       initiatedAtMs,

@@ -4,6 +4,7 @@ import { sleep } from '../../base/async.ts';
 import type { Lane } from '../../link/types.ts';
 import { StreamDecoder } from '../../wire/qemu-stream/decoder.ts';
 import { decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
+import type { References } from './references.ts';
 
 /** Messages of one channel that may wait for an earlier one on the other lane. */
 export const MAX_REORDERED_MESSAGES = 4096;
@@ -17,6 +18,17 @@ export interface MemoryTargetOptions {
   onTakeover: () => Promise<void>;
   /** Bytes of QEMU's return path. */
   onReturn: (bytes: Buffer) => void;
+  /** Where pages come from that frames refer to. */
+  references: References;
+  /** Pages that the main channel keeps to be repeated, as agreed with the source. */
+  repeatPages: number;
+}
+
+interface Waiting {
+  readonly message: StreamMessage;
+  /** The pages that the frame refers to, on their way from the disk; undefined if it refers to none. */
+  readonly referenced: Promise<Buffer> | undefined;
+  readonly fed: PromiseWithResolvers<void>;
 }
 
 interface Channel {
@@ -25,7 +37,7 @@ interface Channel {
   next: number;
   /** Sequence number after the last message, once STREAM_END has said so. */
   end: number | undefined;
-  waiting: Map<number, { message: StreamMessage; fed: PromiseWithResolvers<void> }>;
+  waiting: Map<number, Waiting>;
   waitingBytes: number;
   feeding: Promise<void>;
 }
@@ -71,7 +83,8 @@ export class MemoryTarget implements AsyncDisposable {
       throw migrationFail('MOVER_PROTOCOL', 'too many stream messages out of order');
     }
     const fed = Promise.withResolvers<void>();
-    channel.waiting.set(message.sequence, { message, fed });
+    const referenced = this.#options.references.load(message.channel, message.sequence, message.frame);
+    channel.waiting.set(message.sequence, { message, referenced, fed });
     this.#advance(channel);
     if (lane === 'bulk') return fed.promise;
     fed.promise.catch(() => {});
@@ -109,7 +122,7 @@ export class MemoryTarget implements AsyncDisposable {
         });
         this.#channels.push({
           socket,
-          decoder: new StreamDecoder(),
+          decoder: new StreamDecoder({ repeatPages: mode === 'main' ? this.#options.repeatPages : 0 }),
           next: 0,
           end: undefined,
           waiting: new Map(),
@@ -132,10 +145,8 @@ export class MemoryTarget implements AsyncDisposable {
       if (!entry) break;
       channel.waiting.delete(channel.next);
       channel.next += 1;
-      const { message, fed } = entry;
-      channel.feeding = channel.feeding
-        .then(() => this.#feed(channel, message))
-        .then(fed.resolve, fed.reject);
+      const { fed } = entry;
+      channel.feeding = channel.feeding.then(() => this.#feed(channel, entry)).then(fed.resolve, fed.reject);
     }
     if (channel.end === channel.next) {
       channel.feeding = channel.feeding.then(() => {
@@ -144,11 +155,13 @@ export class MemoryTarget implements AsyncDisposable {
     }
   }
 
-  async #feed(channel: Channel, message: StreamMessage): Promise<void> {
+  async #feed(channel: Channel, { message, referenced: loading }: Waiting): Promise<void> {
     channel.waitingBytes -= message.frame.length;
     if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
-    const bytes = channel.decoder.push(message.frame);
+    const referenced = await loading;
+    const bytes = channel.decoder.push(message.frame, referenced);
     this.#checkedFrames += 1;
+    if (referenced) this.#options.references.decoded(message.channel, message.sequence, referenced);
     await new Promise<void>((resolve, reject) => {
       channel.socket.write(bytes, (error) => (error ? reject(error) : resolve()));
     });

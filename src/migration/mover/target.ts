@@ -4,10 +4,14 @@ import { asCloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
 import type { QmpMark } from '../../qemu/qmp-events.ts';
+import { ContentReader } from '../../content/pages/reader.ts';
+import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
+import { References } from '../memory/references.ts';
 import { MemoryTarget } from '../memory/target.ts';
 import {
   type Control,
   encodeControl,
+  MESSAGE_CONTENT_BYTES,
   MESSAGE_CONTROL,
   MESSAGE_RETURN,
   MESSAGE_STREAM,
@@ -40,6 +44,9 @@ export class TargetMover implements AsyncDisposable {
   #session: LinkSession | undefined;
   #disk: TargetDisk | undefined;
   #memory: MemoryTarget | undefined;
+  #references: References | undefined;
+  /** Undefined where there is nothing to refer to, or it cannot be used. */
+  #content: Promise<ContentReader | undefined> = Promise.resolve(undefined);
   #qmp: QemuMonitor | undefined;
   #tookOver = false;
 
@@ -54,6 +61,7 @@ export class TargetMover implements AsyncDisposable {
       await openLink(this.#config, (type, payload, lane) => this.#receive(type, payload, lane)),
     );
     this.#session = session;
+    this.#content = this.#openContent();
     session.closed.then(
       () => this.#giveUp.abort(migrationFail('MOVER_PEER_FAILED', 'the other mover closed the link')),
       (error: unknown) => this.#giveUp.abort(error),
@@ -112,9 +120,21 @@ export class TargetMover implements AsyncDisposable {
     ) {
       throw migrationFail('MOVER_PROTOCOL', 'hello of another migration');
     }
+    const reader = await this.#content;
+    const content = reader?.agree(hello.content) ?? [];
+    const repeatPages = Math.min(hello.repeatPages, REPEAT_WINDOW_PAGES);
+    const references = new References({
+      reader: content.length > 0 ? reader : undefined,
+      send: (type, payload) => {
+        this.#session?.send('urgent', type, payload).catch(() => {});
+      },
+    });
+    this.#references = references;
     const memory = this.#stack.use(
       new MemoryTarget({
         socketPath: config.streamSocket,
+        references,
+        repeatPages,
         onTakeover: () => this.#takeOver(),
         onReturn: (bytes) => {
           this.#session?.send('urgent', MESSAGE_RETURN, bytes).catch(() => {});
@@ -135,7 +155,7 @@ export class TargetMover implements AsyncDisposable {
       peer: peerSiteId,
     });
     states.transition('precopy');
-    await this.#tell({ kind: 'ready' });
+    await this.#tell({ kind: 'ready', content: [...content], repeatPages });
     const wait = { since, signal, timeoutMs: Number.POSITIVE_INFINITY };
     const failed = qmp
       .waitEvent('MIGRATION', (event) => event.data['status'] === 'failed', wait)
@@ -145,6 +165,21 @@ export class TargetMover implements AsyncDisposable {
     await this.#tell({ kind: 'resumed', atMs: resume.timestampMs ?? Date.now() });
     states.transition('postcopy');
     await syncOwnership(config.ownershipPath);
+  }
+
+  /** Opens the files that the source may refer to; what is wrong with them costs bandwidth only. */
+  async #openContent(): Promise<ContentReader | undefined> {
+    const { content = [] } = this.#config;
+    if (content.length === 0) return undefined;
+    const { log } = this.#context;
+    try {
+      return this.#stack.use(
+        await ContentReader.open(content, (err, file) => log.warn({ err, file: file.path }, 'content')),
+      );
+    } catch (err) {
+      log.warn({ err }, 'content');
+      return undefined;
+    }
   }
 
   /** The last step before QEMU may run the VM: from here on this site owns it. */
@@ -207,6 +242,8 @@ export class TargetMover implements AsyncDisposable {
         return this.#inbox.push(payload);
       case MESSAGE_STREAM:
         return this.#expectMemory().handle(payload, lane);
+      case MESSAGE_CONTENT_BYTES:
+        return this.#references?.handleBytes(payload);
       case MESSAGE_STREAM_END:
         return this.#expectMemory().handleEnd(payload);
       default:
