@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { contentOfDisk } from '../../src/content/pages/store.ts';
+import { type ContentFile, contentOfDisk } from '../../src/content/pages/store.ts';
 import { buildGuest } from '../../src/content/guests/build.ts';
 import { type Image, ImageStore } from '../../src/content/images/store.ts';
 import { Emulator } from '../../src/link/emulator.ts';
@@ -72,6 +72,10 @@ export class MoverLab implements AsyncDisposable {
     return lab;
   }
 
+  get image(): Image {
+    return this.#image;
+  }
+
   /** Boots the guest at a site and waits for its workload. */
   async boot(site: string): Promise<Place> {
     const dir = await this.#newDir(site);
@@ -99,8 +103,8 @@ export class MoverLab implements AsyncDisposable {
     options: {
       change?: Partial<SourceMoverConfig>;
       link?: Partial<LinkSpec>;
-      /** The target's base image where it is not the source's own file. */
-      targetBase?: BaseImage;
+      /** What the target's mover has of the base image, where that is not the source's own file. */
+      targetContent?: readonly ContentFile[];
     } = {},
   ): Promise<Run> {
     const site = from.site === 'center' ? 'ap1' : 'center';
@@ -133,12 +137,12 @@ export class MoverLab implements AsyncDisposable {
       allocationSocket: `${dir}/alloc.sock`,
       exportSizeBytes: size + (size >> 1) + (64 << 20),
       generation: from.generation,
-      content: [contentOfDisk(options.targetBase?.path ?? this.#image.diskPath)],
+      content: [...(options.targetContent ?? [contentOfDisk(this.#image.diskPath)])],
     };
     const targetMover = this.#stack.use(killed(await startMover(target)));
     const targetVm = await this.#start(dir, {
       mode: 'incoming',
-      base: options.targetBase ?? this.#base(),
+      base: this.#base(),
       overlay: { socketPath: target.nbdSocket },
       topPath: target.topPath,
     });

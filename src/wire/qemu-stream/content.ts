@@ -47,7 +47,7 @@ class BodyWindow {
 export class RepeatWindow extends BodyWindow {
   /** Copies the body that is `back` bodies back (1: the last one); false if the window does not hold it. */
   copy(back: number, out: Buffer, at: number): boolean {
-    if (back < 1 || back > this.used) return false;
+    if (!(back >= 1 && back <= this.used)) return false;
     const slot = (this.slot - back + this.pages) % this.pages;
     this.bodies.copy(out, at, slot * PAGE_BYTES, (slot + 1) * PAGE_BYTES);
     return true;
