@@ -25,9 +25,13 @@ export async function withTimeout<T>(promise: Promise<T>, ms: number, onTimeout:
   }
 }
 
-/** Rejects with the signal's reason as soon as it aborts; otherwise settles as `promise` does. */
+/**
+ * Rejects with the signal's reason as soon as it aborts; otherwise settles as `promise` does. Where the signal came
+ * first nobody hears how `promise` ends, so its rejection counts as handled.
+ */
 export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return promise;
+  if (signal.aborted) promise.catch(() => {});
   signal.throwIfAborted();
   let onAbort: (() => void) | undefined;
   try {

@@ -5,7 +5,6 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Command } from 'commander';
 import { buildPageIndex } from '../content/pages/builder.ts';
 import { pageHash } from '../content/pages/hash.ts';
 import { PageLookup } from '../content/pages/lookup.ts';
@@ -14,6 +13,8 @@ import type { CodecName } from '../wire/codec.ts';
 import { REPEAT_WINDOW_PAGES } from '../wire/qemu-stream/constants.ts';
 import { PAGE_BYTES, StreamDecoder, StreamEncoder } from '../wire/qemu-stream/index.ts';
 import { StreamWriter } from '../wire/qemu-stream/writer.ts';
+import { benchCommand, benchMain, count, positive } from './kit/main.ts';
+import { makeRow, metricsTable, type Row } from './kit/rows.ts';
 
 const RAM_ID = 2;
 /** What a socket gives in one read. */
@@ -45,15 +46,6 @@ The mix (percent of guest pages): ${Object.entries(MIX)
 Codec "content" is zstd with references and repeats; its decoding includes the check of each reference's hash.
 Stretches of 1 to 32 pages of one kind follow each other; the same seed gives the same stream.
 MB/s counts stream bytes (zero pages are 9 bytes of it) by CPU time; "memory" counts 4096 bytes a page.`;
-
-interface Row {
-  readonly case: string;
-  readonly metric: string;
-  readonly value: number;
-  readonly peer: null;
-  readonly peerValue: null;
-  readonly ratio: null;
-}
 
 /** A small deterministic generator (xorshift32): 0 <= value < 2^32. */
 function generator(seed: number): () => number {
@@ -193,14 +185,7 @@ function measure(name: string, stream: Buffer, pages: number, codec: BenchCodec,
   passes.sort((a, b) => a.encodeMs + a.decodeMs - b.encodeMs - b.decodeMs);
   const { encodeMs, decodeMs, encodedBytes } = passes[passes.length >> 1] as Pass;
   const rate = (bytes: number, ms: number): number => Math.round(bytes / 1000 / ms);
-  const row = (metric: string, value: number): Row => ({
-    case: `${name} ${codec}`,
-    metric,
-    value,
-    peer: null,
-    peerValue: null,
-    ratio: null,
-  });
+  const row = (metric: string, value: number): Row => makeRow(`${name} ${codec}`, metric, value);
   return [
     row('streamMBps', rate(stream.length, encodeMs + decodeMs)),
     row('encodeMBps', rate(stream.length, encodeMs)),
@@ -210,30 +195,19 @@ function measure(name: string, stream: Buffer, pages: number, codec: BenchCodec,
   ];
 }
 
-function print(rows: readonly Row[]): void {
-  const metrics = [...new Set(rows.map((row) => row.metric))];
-  const cases = [...new Set(rows.map((row) => row.case))];
-  const line = (cells: readonly string[]): string =>
-    cells.map((cell, i) => (i === 0 ? cell.padEnd(14) : cell.padStart(15))).join('');
-  console.log(line(['case', ...metrics]));
-  for (const name of cases) {
-    const values = metrics.map((m) =>
-      String(rows.find((r) => r.case === name && r.metric === m)?.value ?? '-'),
-    );
-    console.log(line([name, ...values]));
-  }
+const command = benchCommand(
+  'stream',
+  'MB/s of migration stream on one core, parse + encode + decode, by codec',
+)
+  .option('--seconds <n>', 'time for each case', positive, 2)
+  .option('--pages <n>', 'guest pages in the stream', count, 32_768)
+  .addHelpText('after', HELP);
+
+interface Options {
+  seconds: number;
+  pages: number;
 }
 
-const options = new Command('bench:stream')
-  .description('MB/s of migration stream on one core, parse + encode + decode, by codec.')
-  .option('--seconds <n>', 'time for each case', Number, 2)
-  .option('--pages <n>', 'guest pages in the stream', Number, 32_768)
-  .option('--json <file>', 'also write the rows to a file')
-  .addHelpText('after', HELP)
-  .parse()
-  .opts<{ seconds: number; pages: number; json?: string }>();
-
-const rows: Row[] = [];
 const held = makeHeld();
 const lookup = await lookUp(held);
 const codecs: readonly BenchCodec[] = ['raw', 'rle', 'zstd', 'content'];
@@ -246,9 +220,18 @@ const mixes: readonly [string, Partial<Record<PageKind, number>>][] = [
   ['code', { code: 1 }],
   ['random', { random: 1 }],
 ];
-for (const [name, mix] of mixes) {
-  const stream = makeStream(options.pages, mix);
-  for (const codec of codecs) rows.push(...measure(name, stream, options.pages, codec, options.seconds));
-}
-print(rows);
-if (options.json !== undefined) await writeFile(options.json, `${JSON.stringify(rows, undefined, 2)}\n`);
+
+await benchMain(command, async (signal) => {
+  const { seconds, pages } = command.opts<Options>();
+  const rows: Row[] = [];
+  for (const [name, mix] of mixes) {
+    const stream = makeStream(pages, mix);
+    for (const codec of codecs) {
+      rows.push(...measure(name, stream, pages, codec, seconds));
+      // a case keeps the event loop for itself: signals are seen between two
+      await new Promise((resolve) => setImmediate(resolve));
+      signal.throwIfAborted();
+    }
+  }
+  return { rows, text: metricsTable(rows) };
+});

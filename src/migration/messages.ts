@@ -57,15 +57,29 @@ export const migrationFail = errorCatalogue({
   },
   MOVER_QEMU_SOURCE: {
     summary: 'QEMU at the source ended or refused to go on with the migration',
-    remedy: 'Look at the VM’s qemu.log at the source.',
+    remedy: 'Look at qemu.log in the VM’s directory at the source.',
   },
   MOVER_QEMU_TARGET: {
     summary: 'QEMU at the target ended or refused the incoming VM',
-    remedy: 'Look at the VM’s qemu.log at the target. Before the switch the VM runs on at the source.',
+    remedy:
+      'Look at the mover’s log at the target, which holds the end of QEMU’s. Before the switch the VM runs on at the source.',
+  },
+  MOVER_SOURCE_LOST: {
+    summary: 'the source has gone while the VM still needs it',
+    remedy:
+      'The VM waits wherever it touches what has not arrived, and nothing of it is deleted. If the source cannot come back, stop the VM here and take it back there.',
+  },
+  MOVER_TAKEN_BACK: {
+    summary: 'the operator has taken the VM back to the source',
+    remedy: 'Make sure that the target’s copy of the VM does not run any more.',
+  },
+  MOVER_TARGET_ALIVE: {
+    summary: 'the VM is not taken back while the target can be reached',
+    remedy: 'Let the migration finish; then migrate the VM back.',
   },
   MOVER_TIMEOUT: {
     summary: 'a step of the migration took too long',
-    remedy: 'Look at the mover’s log at both sites for the step that hangs.',
+    remedy: 'Look at migrations/<id>.log in the dataDir of both sites for the step that hangs.',
   },
   MOVER_START: {
     summary: 'the mover process did not start',
@@ -73,7 +87,13 @@ export const migrationFail = errorCatalogue({
   },
 });
 
-const errorShape = z.object({ code: z.string(), message: z.string(), remedy: z.string() });
+/** Longest control message; the longest real one holds the target's figures, less than 1 KiB. */
+export const MAX_CONTROL_BYTES = 16 * 1024;
+/** What is sent of an error's texts. */
+const MAX_ERROR_TEXT = 1000;
+
+const errorText = z.string().max(MAX_ERROR_TEXT);
+const errorShape = z.object({ code: errorText, message: errorText, remedy: errorText });
 const count = z.number().int().nonnegative();
 
 /** What only the target can measure; it goes into the record. */
@@ -101,8 +121,11 @@ export type TargetFigures = z.infer<typeof targetFiguresSchema>;
  * indexes (content/pages). `repeatPages` is how many sent pages both ends keep to be repeated: the smaller of the two.
  */
 const contentShape = {
-  content: z.array(z.string().regex(/^[0-9a-f]{64}$/)).max(SOURCES_MAX),
-  repeatPages: z.number().int().min(0).max(REPEAT_WINDOW_MAX_PAGES),
+  content: z
+    .array(z.string().regex(/^[0-9a-f]{64}$/))
+    .max(SOURCES_MAX)
+    .optional(),
+  repeatPages: z.number().int().min(0).max(REPEAT_WINDOW_MAX_PAGES).optional(),
 };
 
 export const controlSchema = z.discriminatedUnion('kind', [
@@ -129,8 +152,21 @@ export function encodeControl(message: Control): Buffer {
   return Buffer.from(JSON.stringify(message));
 }
 
+/** An error as `failed` carries it: its texts cut to what the other side accepts. */
+export function errorForPeer(error: {
+  code: string;
+  message: string;
+  remedy: string;
+}): z.infer<typeof errorShape> {
+  const cut = (text: string): string => text.slice(0, MAX_ERROR_TEXT);
+  return { code: cut(error.code), message: cut(error.message), remedy: cut(error.remedy) };
+}
+
 /** @throws MOVER_PROTOCOL */
 export function decodeControl(payload: Buffer): Control {
+  if (payload.length > MAX_CONTROL_BYTES) {
+    throw migrationFail('MOVER_PROTOCOL', `control message of ${payload.length} bytes`);
+  }
   try {
     return controlSchema.parse(JSON.parse(payload.toString('utf8')));
   } catch (error) {
@@ -146,6 +182,24 @@ export interface StreamMessage {
   /** Position in its channel; a channel's messages may come on either lane. */
   sequence: number;
   frame: Buffer;
+}
+
+/** The end of a channel. Layout: u8 channel, u8 0, u16 0, u32 number of messages (big endian). */
+export function encodeStreamEnd(channel: 0 | 1, messages: number): Buffer {
+  const out = Buffer.alloc(STREAM_HEADER_BYTES);
+  out.writeUInt8(channel, 0);
+  out.writeUInt32BE(messages, 4);
+  return out;
+}
+
+/** @throws MOVER_PROTOCOL */
+export function decodeStreamEnd(payload: Buffer): { channel: 0 | 1; messages: number } {
+  if (payload.length !== STREAM_HEADER_BYTES) throw migrationFail('MOVER_PROTOCOL', 'length of a stream end');
+  const channel = payload.readUInt8(0);
+  if ((channel !== 0 && channel !== 1) || payload.readUIntBE(1, 3) !== 0) {
+    throw migrationFail('MOVER_PROTOCOL', 'stream end');
+  }
+  return { channel, messages: payload.readUInt32BE(4) };
 }
 
 /** Layout: u8 channel, u8 flags (1 = takeover), u16 0, u32 sequence (big endian), then the encoded stream frame. */

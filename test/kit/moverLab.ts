@@ -51,6 +51,17 @@ export interface Run {
   finish(): Promise<{ place: Place; record: MigrationRecord }>;
 }
 
+export interface MigrateOptions {
+  /** Changes of the source's configuration; the time that a link may be lost holds for both sides. */
+  change?: Partial<SourceMoverConfig>;
+  /** A WAN between the movers; without it they are connected directly. */
+  link?: Partial<LinkSpec>;
+  /** What the target's mover has of the base image, where that is not the source's own file. */
+  targetContent?: readonly ContentFile[];
+  /** It is dead from the beginning. */
+  cut?: boolean;
+}
+
 /** Two sites without agents: QEMUs and movers as an agent would start them, for tests of the engine itself. */
 export class MoverLab implements AsyncDisposable {
   readonly #dir: TempDir;
@@ -98,15 +109,7 @@ export class MoverLab implements AsyncDisposable {
   }
 
   /** Prepares the target and starts both movers, as two agents would. */
-  async migrate(
-    from: Place,
-    options: {
-      change?: Partial<SourceMoverConfig>;
-      link?: Partial<LinkSpec>;
-      /** What the target's mover has of the base image, where that is not the source's own file. */
-      targetContent?: readonly ContentFile[];
-    } = {},
-  ): Promise<Run> {
+  async migrate(from: Place, options: MigrateOptions = {}): Promise<Run> {
     const site = from.site === 'center' ? 'ap1' : 'center';
     const initiatedAtMs = Date.now();
     const dir = await this.#newDir(site);
@@ -124,7 +127,7 @@ export class MoverLab implements AsyncDisposable {
       peer: from.site,
     });
     const migrationId = `m-${randomUUID().slice(0, 8)}`;
-    const common = { migrationId, vmId: 'vm1', linkLossTimeoutMs: 4000 };
+    const common = { migrationId, vmId: 'vm1', linkLossTimeoutMs: options.change?.linkLossTimeoutMs ?? 4000 };
     const linkSocket = `${dir}/link.sock`;
     const target: TargetMoverConfig = {
       ...common,
@@ -155,6 +158,7 @@ export class MoverLab implements AsyncDisposable {
           }),
         )
       : undefined;
+    if (options.cut) emulator?.cut();
     const source: SourceMoverConfig = {
       ...common,
       ...this.#sideOf(from.site, site, from.dir),
@@ -258,6 +262,7 @@ export class MoverLab implements AsyncDisposable {
         uuid: '4a1f2c6e-7d0b-4c55-9d8e-2f3f6f0a9b10',
       }),
       name: 'vm1',
+      program: process.env['CLOUDAP_TEST_QEMU'],
       accelerator: 'tcg',
       paths,
       disk,

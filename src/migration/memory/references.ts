@@ -35,6 +35,7 @@ export class References {
   readonly #decodedBytes = [0, 0];
   #loadedBytes = 0;
   #resentPages = 0;
+  #closed = false;
 
   constructor(options: ReferencesOptions) {
     this.#options = options;
@@ -79,7 +80,15 @@ export class References {
     asked.resolve(decodeBlock(codec, packed, pages * PAGE_BYTES));
   }
 
+  /** The migration is over: nothing is waited for any more. */
+  close(): void {
+    this.#closed = true;
+    for (const answer of this.#asked.values()) answer.reject(over());
+    this.#asked.clear();
+  }
+
   async #ask(channel: 0 | 1, sequence: number, bodies: Buffer, missing: Uint32Array): Promise<void> {
+    if (this.#closed) throw over();
     const answer = Promise.withResolvers<Buffer>();
     this.#asked.set(`${channel} ${sequence}`, answer);
     this.#resentPages += missing.length;
@@ -91,4 +100,8 @@ export class References {
     for (const [i, position] of missing.entries())
       pages.copy(bodies, position * PAGE_BYTES, i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
   }
+}
+
+function over(): Error {
+  return migrationFail('MOVER_PEER_FAILED', 'the migration ended before content came');
 }

@@ -13,12 +13,13 @@ export class RetainedContent {
   readonly #frames = new Map<number, Buffer>();
   #bytes = 0;
   #room: PromiseWithResolvers<void> | undefined;
+  #closed = false;
 
   /** Keeps the bodies of a frame; resolves when there is room for more. */
   async add(sequence: number, bodies: Buffer): Promise<void> {
     this.#frames.set(sequence, bodies);
     this.#bytes += bodies.length;
-    if (this.#bytes <= RETAINED_BYTES) return;
+    if (this.#closed || this.#bytes <= RETAINED_BYTES) return;
     this.#room ??= Promise.withResolvers();
     await this.#room.promise;
   }
@@ -34,6 +35,12 @@ export class RetainedContent {
     if (this.#bytes > RETAINED_BYTES) return;
     this.#room?.resolve();
     this.#room = undefined;
+  }
+
+  /** The migration is over: nobody waits for room any more. */
+  close(): void {
+    this.#closed = true;
+    this.#room?.resolve();
   }
 
   /** The message with what the target asks for. @throws MOVER_PROTOCOL */

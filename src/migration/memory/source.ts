@@ -6,11 +6,12 @@ import type { CodecName } from '../../wire/codec.ts';
 import type { EncodedFrame } from '../../wire/qemu-stream/batch.ts';
 import { PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
 import { StreamEncoder, type StreamStats } from '../../wire/qemu-stream/encoder.ts';
-import { encodePageRequest, ReturnPathParser } from '../../wire/qemu-stream/returnPath.ts';
 import type { ContentLookup } from '../../wire/qemu-stream/content.ts';
+import { encodePageRequest, encodeShut, ReturnPathParser } from '../../wire/qemu-stream/returnPath.ts';
 import {
   decodeContentMissing,
   decodeDecoded,
+  encodeStreamEnd,
   encodeStreamMessage,
   MESSAGE_CONTENT_BYTES,
   MESSAGE_STREAM,
@@ -38,9 +39,11 @@ export interface MemorySourceOptions {
   codec: CodecName;
   /**
    * The VM is stopped and its images are inactive: offers ownership and sends the disk's metadata ahead.
-   * The message that lets the target run the VM leaves only after this has resolved.
+   * The message that lets the target run the VM leaves only after this has resolved. With `completed` QEMU has written
+   * its whole stream by itself, as pre-copy, and has been told that it arrived: it must reach `completed` first, or it
+   * would start the VM here again when its connection breaks.
    */
-  onTakeover: () => Promise<void>;
+  onTakeover: (completed: boolean) => Promise<void>;
 }
 
 export interface MemorySourceStats {
@@ -67,7 +70,6 @@ export interface MemorySourceStats {
 interface Channel {
   readonly index: 0 | 1;
   readonly encoder: StreamEncoder;
-  readonly outbox: { frame: EncodedFrame; takeover: boolean }[];
   readonly retained: RetainedContent;
   sending: Promise<void>;
   sequence: number;
@@ -91,6 +93,8 @@ export class MemorySource implements AsyncDisposable {
   readonly #finished = Promise.withResolvers<void>();
   #phase: 'precopy' | 'switching' | 'postcopy' = 'precopy';
   #takeover: Promise<void> | undefined;
+  /** What lets the target run the VM: still here, on its way, or never to leave. */
+  #handover: 'kept' | 'sent' | 'abandoned' = 'kept';
   /** The next device frame is the package that ends in RUN. */
   #packageNext = false;
   /** Offsets in RAM that go first after the device state. */
@@ -180,7 +184,18 @@ export class MemorySource implements AsyncDisposable {
     // whatever the target waits for may stand behind what is held back
     if (requests) this.resumeBackground();
     const { socket } = this.#channels[0];
-    if (socket && !socket.destroyed) socket.write(payload);
+    if (socket?.writable) socket.write(payload);
+  }
+
+  /**
+   * Gives the hand-over up: nothing leaves any more that would let the target run the VM. False if that has left
+   * already; then only the target knows.
+   */
+  abandon(): boolean {
+    if (this.#handover === 'sent') return false;
+    this.#handover = 'abandoned';
+    this.resumeBackground();
+    return true;
   }
 
   /** The VM runs at the target: what is left may come as fast as the link takes it. */
@@ -206,7 +221,10 @@ export class MemorySource implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearTimeout(this.#flushTimer);
-    for (const { socket } of this.#channels) socket?.destroy();
+    for (const { socket, retained } of this.#channels) {
+      retained.close();
+      socket?.destroy();
+    }
     await new Promise<void>((resolve) => {
       this.#server.close(() => resolve());
     });
@@ -223,7 +241,7 @@ export class MemorySource implements AsyncDisposable {
           codec: this.#options.codec,
           onPackagedStart: () => {
             this.#packageNext = true;
-            this.#startTakeover();
+            this.#startTakeover(false);
             this.#requestUrgentPages();
           },
           onRest: (reason, detail) => {
@@ -233,7 +251,6 @@ export class MemorySource implements AsyncDisposable {
         },
         (frame) => this.#enqueue(channel, frame),
       ),
-      outbox: [],
       retained: new RetainedContent(),
       sending: Promise.resolve(),
       sequence: 0,
@@ -280,12 +297,13 @@ export class MemorySource implements AsyncDisposable {
       await channel.sending;
     }
     clearTimeout(this.#flushTimer);
+    // a part of the device state must not pass for the whole
+    if (index === 0 && (this.#packageNext || (this.#tail && !this.#takeover))) {
+      throw migrationFail('MOVER_QEMU_SOURCE', 'its stream ends within the device state');
+    }
     encoder.end();
     await channel.sending;
-    const end = Buffer.alloc(8);
-    end.writeUInt8(index, 0);
-    end.writeUInt32BE(channel.sequence, 4);
-    await this.#options.session.send('urgent', MESSAGE_STREAM_END, end);
+    await this.#options.session.send('urgent', MESSAGE_STREAM_END, encodeStreamEnd(index, channel.sequence));
   }
 
   #requestUrgentPages(): void {
@@ -300,19 +318,23 @@ export class MemorySource implements AsyncDisposable {
   }
 
   /** Called inside `push`, before the frame with the package: the images are inactive from now on. */
-  #startTakeover(): void {
+  #startTakeover(completed: boolean): void {
     this.#pagesAtTakeover = this.#pagesSoFar();
-    this.#takeover = this.#options.onTakeover();
+    this.#takeover = this.#options.onTakeover(completed);
     this.#takeover.catch((error: unknown) => this.#finished.reject(error));
   }
 
   /**
    * QEMU completed as pre-copy, by itself: its device state stands in no frame of known length, and the images become
-   * inactive only just before its last bytes. So it was held back, and goes now that its end has been seen.
+   * inactive only just before its last bytes. So it was held back, and goes now that its end has been seen. QEMU waits
+   * for the target's word that all has arrived, and would start the VM again if its connection broke before
+   * (migration_completion, migration_iteration_finish): while the target may be running it already. So it gets
+   * that word from us before anything leaves, and cannot start the VM any more unless it is told to.
    */
   #releaseTail(channel: Channel): void {
     this.beginSwitch();
-    this.#startTakeover();
+    channel.socket?.write(encodeShut(0));
+    this.#startTakeover(true);
     for (const frame of this.#held.splice(0)) this.#push(channel, frame, true);
   }
 
@@ -331,6 +353,9 @@ export class MemorySource implements AsyncDisposable {
   async #send(channel: Channel, frame: EncodedFrame, takeover: boolean): Promise<void> {
     if (takeover) await this.#takeover;
     else if (channel.index === 0) await this.#heldBack?.promise;
+    if (this.#handover === 'abandoned')
+      throw migrationFail('MOVER_CANCELLED', 'before the VM was handed over');
+    if (takeover) this.#handover = 'sent';
     if (channel.sequence > 0xffff_fff0) throw migrationFail('MOVER_PROTOCOL', 'too many stream messages');
     const { index, sequence } = channel;
     channel.sequence += 1;

@@ -3,8 +3,8 @@ import { connect, type Socket } from 'node:net';
 import { sleep } from '../../base/async.ts';
 import type { Lane } from '../../link/types.ts';
 import { StreamDecoder } from '../../wire/qemu-stream/decoder.ts';
-import { decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
-import type { References } from './references.ts';
+import { decodeStreamEnd, decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
+import { References } from './references.ts';
 
 /** Messages of one channel that may wait for an earlier one on the other lane. */
 export const MAX_REORDERED_MESSAGES = 4096;
@@ -18,10 +18,10 @@ export interface MemoryTargetOptions {
   onTakeover: () => Promise<void>;
   /** Bytes of QEMU's return path. */
   onReturn: (bytes: Buffer) => void;
-  /** Where pages come from that frames refer to. */
-  references: References;
-  /** Pages that the main channel keeps to be repeated, as agreed with the source. */
-  repeatPages: number;
+  /** Where pages come from that frames refer to; without it frames may not. */
+  references?: References;
+  /** Pages that the main channel keeps to be repeated, as agreed with the source. Default: none. */
+  repeatPages?: number;
 }
 
 interface Waiting {
@@ -49,11 +49,20 @@ interface Channel {
 export class MemoryTarget implements AsyncDisposable {
   readonly #options: MemoryTargetOptions;
   readonly #channels: Channel[] = [];
+  readonly #failed = Promise.withResolvers<never>();
+  readonly #references: References;
   #takeover: Promise<void> | undefined;
   #checkedFrames = 0;
 
   constructor(options: MemoryTargetOptions) {
     this.#options = options;
+    this.#references = options.references ?? new References({ reader: undefined, send: () => {} });
+    this.#failed.promise.catch(() => {});
+  }
+
+  /** Rejects when QEMU cannot be fed any further: it closed its socket, or a frame is damaged. Never resolves. */
+  get failed(): Promise<never> {
+    return this.#failed.promise;
   }
 
   /** Frames whose decoded bytes matched their checksum. */
@@ -69,37 +78,55 @@ export class MemoryTarget implements AsyncDisposable {
 
   /**
    * Takes a stream message. On the bulk lane the promise settles when QEMU has taken the bytes, which holds the
-   * credit back; urgent messages only queue, so that nothing behind them waits for QEMU.
-   * @throws MOVER_PROTOCOL, STREAM_*
+   * credit back; urgent messages only queue, so that nothing behind them waits for QEMU. What fails later than here is
+   * heard through `failed`, and the channel is fed nothing more: QEMU never sees a stream with a hole.
+   * @throws MOVER_PROTOCOL
    */
   handle(payload: Buffer, lane: Lane): void | Promise<void> {
     const message = decodeStreamMessage(payload);
     const channel = this.#channel(message.channel);
-    if (message.sequence < channel.next || channel.waiting.has(message.sequence)) {
+    const { sequence } = message;
+    if (sequence < channel.next || channel.waiting.has(sequence)) {
       throw migrationFail('MOVER_PROTOCOL', 'stream message twice');
     }
-    channel.waitingBytes += payload.length;
+    if (channel.end !== undefined && sequence >= channel.end) {
+      throw migrationFail('MOVER_PROTOCOL', 'stream message behind the end');
+    }
+    channel.waitingBytes += message.frame.length;
     if (channel.waiting.size >= MAX_REORDERED_MESSAGES || channel.waitingBytes > MAX_REORDERED_BYTES) {
       throw migrationFail('MOVER_PROTOCOL', 'too many stream messages out of order');
     }
     const fed = Promise.withResolvers<void>();
-    const referenced = this.#options.references.load(message.channel, message.sequence, message.frame);
-    channel.waiting.set(message.sequence, { message, referenced, fed });
-    this.#advance(channel);
-    if (lane === 'bulk') return fed.promise;
     fed.promise.catch(() => {});
-    return undefined;
+    channel.waiting.set(sequence, { message, referenced: this.#load(message), fed });
+    this.#advance(channel);
+    return lane === 'bulk' ? fed.promise : undefined;
   }
 
-  /** The source's QEMU has closed this channel after so many messages. */
+  /** Begins to load what the frame refers to. What is wrong with it is found out when its turn has come. */
+  #load({ channel, sequence, frame }: StreamMessage): Promise<Buffer> | undefined {
+    try {
+      return this.#references.load(channel, sequence, frame);
+    } catch (error) {
+      const failed = Promise.reject(error);
+      failed.catch(() => {});
+      return failed;
+    }
+  }
+
+  /** The source's QEMU has closed this channel after so many messages. @throws MOVER_PROTOCOL */
   handleEnd(payload: Buffer): void {
-    if (payload.length !== 8) throw migrationFail('MOVER_PROTOCOL', 'stream end');
-    const channel = this.#channel(payload.readUInt8(0));
-    channel.end = payload.readUInt32BE(4);
+    const end = decodeStreamEnd(payload);
+    const channel = this.#channel(end.channel);
+    if (channel.end !== undefined) throw migrationFail('MOVER_PROTOCOL', 'stream end twice');
+    const last = Math.max(channel.next - 1, ...channel.waiting.keys());
+    if (end.messages <= last) throw migrationFail('MOVER_PROTOCOL', 'stream end before the last message');
+    channel.end = end.messages;
     this.#advance(channel);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#references.close();
     for (const channel of this.#channels) channel.socket.destroy();
     await Promise.allSettled(this.#channels.map((channel) => channel.feeding));
   }
@@ -122,7 +149,7 @@ export class MemoryTarget implements AsyncDisposable {
         });
         this.#channels.push({
           socket,
-          decoder: new StreamDecoder({ repeatPages: mode === 'main' ? this.#options.repeatPages : 0 }),
+          decoder: new StreamDecoder({ repeatPages: mode === 'main' ? (this.#options.repeatPages ?? 0) : 0 }),
           next: 0,
           end: undefined,
           waiting: new Map(),
@@ -146,24 +173,33 @@ export class MemoryTarget implements AsyncDisposable {
       channel.waiting.delete(channel.next);
       channel.next += 1;
       const { fed } = entry;
-      channel.feeding = channel.feeding.then(() => this.#feed(channel, entry)).then(fed.resolve, fed.reject);
+      channel.feeding = channel.feeding.then(() => this.#feed(channel, entry));
+      channel.feeding.then(fed.resolve, (error: unknown) => {
+        this.#failed.reject(error);
+        fed.reject(error);
+      });
     }
     if (channel.end === channel.next) {
       channel.feeding = channel.feeding.then(() => {
         channel.socket.end();
       });
+      channel.feeding.catch(() => {});
     }
   }
 
+  /** A damaged frame is found before ownership is taken for it. @throws STREAM_*, MOVER_QEMU_TARGET */
   async #feed(channel: Channel, { message, referenced: loading }: Waiting): Promise<void> {
     channel.waitingBytes -= message.frame.length;
-    if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
     const referenced = await loading;
     const bytes = channel.decoder.push(message.frame, referenced);
     this.#checkedFrames += 1;
-    if (referenced) this.#options.references.decoded(message.channel, message.sequence, referenced);
+    if (referenced) this.#references.decoded(message.channel, message.sequence, referenced);
+    if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
     await new Promise<void>((resolve, reject) => {
-      channel.socket.write(bytes, (error) => (error ? reject(error) : resolve()));
+      channel.socket.write(bytes, (cause) => {
+        if (cause) reject(migrationFail('MOVER_QEMU_TARGET', `stream: ${cause.message}`, { cause }));
+        else resolve();
+      });
     });
   }
 }

@@ -70,6 +70,13 @@ export class MoverContext {
     const told = JSON.stringify(this.#status);
     if (told === this.#told) return;
     this.#told = told;
-    for (const listener of this.#listeners) listener(this.#status);
+    for (const listener of this.#listeners) {
+      try {
+        listener(this.#status);
+      } catch (err) {
+        // whoever listens is no part of the migration
+        this.log.warn({ err }, 'status not told');
+      }
+    }
   }
 }

@@ -14,6 +14,8 @@ import { TargetMover } from './target.ts';
 
 /** A finished mover stays this long for an agent that wants to hear how it ended. */
 const LINGER_MS = 1_000;
+/** Status messages that an agent may leave unread before its connection is closed. */
+const MAX_UNREAD_BYTES = 256 * 1024;
 
 /** Exit codes: 0 completed, 1 failed or cancelled, 2 bad configuration. */
 async function main(configPath: string): Promise<number> {
@@ -24,17 +26,22 @@ async function main(configPath: string): Promise<number> {
     process.stderr.write(`mover: ${configPath}: ${(error as Error).message}\n`);
     return 2;
   }
+  await rm(configPath, { force: true });
   const log = pino({ base: { migrationId: config.migrationId, role: config.role } });
   const context = new MoverContext(config, log);
-  process.on('SIGTERM', () => cancel(context, 'SIGTERM'));
-  process.on('SIGINT', () => cancel(context, 'SIGINT'));
+  for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => onSignal(context, name));
   await using mover =
     config.role === 'source' ? new SourceMover(config, context) : new TargetMover(config, context);
   let code = 0;
   let server: Server | undefined;
   try {
     await mover.listen();
-    server = await serveAgent(config.rpcSocket, context);
+    server = await serveAgent(config.rpcSocket, context, {
+      takeBack: async () => {
+        if (!(mover instanceof SourceMover)) throw migrationFail('MOVER_TOO_LATE', 'not the source');
+        await mover.takeBack();
+      },
+    });
     await mover.run();
   } catch (error) {
     log.error({ err: asCloudapError(error) }, 'ended');
@@ -47,6 +54,15 @@ async function main(configPath: string): Promise<number> {
   return code;
 }
 
+/** Before the switch a signal cancels; afterwards both sides depend on this process, and only SIGKILL ends it. */
+function onSignal(context: MoverContext, name: string): void {
+  try {
+    cancel(context, name);
+  } catch (err) {
+    context.log.warn({ err, signal: name }, 'ignored');
+  }
+}
+
 /** @throws MOVER_TOO_LATE */
 function cancel(context: MoverContext, reason: string): void {
   if (!isBeforeSwitch(context.states.state) && !isTerminal(context.states.state))
@@ -54,7 +70,11 @@ function cancel(context: MoverContext, reason: string): void {
   context.cancelled.abort(migrationFail('MOVER_CANCELLED', reason));
 }
 
-async function serveAgent(path: string, context: MoverContext): Promise<Server> {
+async function serveAgent(
+  path: string,
+  context: MoverContext,
+  operator: { takeBack: () => Promise<void> },
+): Promise<Server> {
   await rm(path, { force: true });
   const server = createServer((socket) => {
     const peer = new RpcPeer(socket, {
@@ -65,9 +85,17 @@ async function serveAgent(path: string, context: MoverContext): Promise<Server> 
           cancel(context, typeof reason === 'string' ? reason : 'asked by the agent');
           return Promise.resolve({});
         },
+        takeBack: async () => {
+          await operator.takeBack();
+          return {};
+        },
       },
     });
-    const stop = context.onStatus((status) => peer.notify('status', status));
+    const stop = context.onStatus((status) => {
+      // an agent that does not read is no reason to keep what it does not hear
+      if (socket.writableLength > MAX_UNREAD_BYTES) peer.close();
+      if (!peer.isClosed) peer.notify('status', status);
+    });
     void peer.closed.then(stop);
   });
   await new Promise<void>((resolve, reject) => {

@@ -1,9 +1,9 @@
 import { mkdir, open, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { asCloudapError } from '../../base/errors.ts';
+import { abortable } from '../../base/async.ts';
+import { asCloudapError, type CloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
-import type { QmpMark } from '../../qemu/qmp-events.ts';
 import { loadOrMakePageIndexes } from '../../content/pages/background.ts';
 import { PageLookup } from '../../content/pages/lookup.ts';
 import type { PageIndex } from '../../content/pages/page-index.ts';
@@ -13,6 +13,7 @@ import { DiskSource } from '../disk/source.ts';
 import { MemorySource } from '../memory/source.ts';
 import {
   encodeControl,
+  errorForPeer,
   MESSAGE_CONTENT_MISSING,
   MESSAGE_CONTROL,
   MESSAGE_DECODED,
@@ -20,19 +21,21 @@ import {
   migrationFail,
   MOVER_PROTOCOL_VERSION,
 } from '../messages.ts';
+import { endOutgoing, stayHere, type StayOptions, takeBack, withdrawOffer } from '../outgoing.ts';
 import { changeOwnership } from '../ownership.ts';
 import type { MigrationRecord } from '../record.ts';
 import { setCapabilities, startRoundOne, switchOver } from '../schemes/hybrid.ts';
-import { isBeforeSwitch } from '../state.ts';
-import { buildRecord, errorShape, Timeline } from './build-record.ts';
+import { buildRecord, Timeline } from './build-record.ts';
 import type { SourceMoverConfig } from './config.ts';
 import type { MoverContext } from './context.ts';
 import { ControlInbox } from './inbox.ts';
 import { openLink } from './link.ts';
 
 const READY_TIMEOUT_MS = 60_000;
-const CANCEL_TIMEOUT_MS = 30_000;
+const CLOSE_TIMEOUT_MS = 1_000;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
+/** Statuses of QEMU's `MIGRATION` event after which nothing follows. */
+const ENDS = ['completed', 'failed', 'cancelled'];
 
 async function flushFile(path: string): Promise<void> {
   await using file = await open(path, 'r');
@@ -45,15 +48,17 @@ export class SourceMover implements AsyncDisposable {
   readonly #context: MoverContext;
   readonly #inbox = new ControlInbox();
   readonly #stack = new AsyncDisposableStack();
-  /** Ends every wait before the switch: cancelled, link lost, the other side failed. */
+  /** Ends every wait: cancelled, link session over, the other side failed, QEMU gone. */
   readonly #giveUp = new AbortController();
   readonly #timeline: Timeline;
   #session: LinkSession | undefined;
   #qmp: QemuMonitor | undefined;
   #memory: MemorySource | undefined;
   #disk: DiskSource | undefined;
-  #since: QmpMark | undefined;
   #offered: Promise<void> | undefined;
+  /** QEMU has ended its part in order; rejects where it failed. */
+  #qemuCompleted: Promise<void> | undefined;
+  #takingBack: PromiseWithResolvers<void> | undefined;
 
   constructor(config: SourceMoverConfig, context: MoverContext) {
     this.#config = config;
@@ -78,6 +83,21 @@ export class SourceMover implements AsyncDisposable {
       await this.#fail(error);
       throw error;
     }
+  }
+
+  /**
+   * The operator gives the target up: the VM goes on here as it was when it was stopped.
+   * @throws MOVER_TOO_LATE before the switch or after the end, MOVER_TARGET_ALIVE, and what outgoing.ts throws
+   */
+  async takeBack(): Promise<void> {
+    const { state } = this.#context.states;
+    if (state !== 'switching' && state !== 'postcopy')
+      throw migrationFail('MOVER_TOO_LATE', `state ${state}`);
+    if (this.#session?.state === 'open') throw migrationFail('MOVER_TARGET_ALIVE');
+    this.#takingBack ??= Promise.withResolvers<void>();
+    this.#takingBack.promise.catch(() => {});
+    this.#giveUp.abort(migrationFail('MOVER_TAKEN_BACK'));
+    await this.#takingBack.promise;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -111,9 +131,10 @@ export class SourceMover implements AsyncDisposable {
         socketPath: config.streamSocket,
         session,
         codec: config.memoryCodec === 'content' ? 'zstd' : config.memoryCodec,
-        onTakeover: async () => {
+        onTakeover: async (completed) => {
           await this.#offer();
           await this.#disk?.freeze();
+          if (completed) await this.#qemuCompleted;
         },
       }),
     );
@@ -139,10 +160,11 @@ export class SourceMover implements AsyncDisposable {
       repeatPages: config.memoryCodec === 'content' ? REPEAT_WINDOW_PAGES : 0,
     });
     const ready = await this.#inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal });
-    const common = ready.content.flatMap((digest) => indexes.find((index) => index.digest === digest) ?? []);
-    if (common.length !== ready.content.length) throw migrationFail('MOVER_PROTOCOL', 'content not offered');
+    const { content: agreed = [], repeatPages = 0 } = ready;
+    const common = agreed.flatMap((digest) => indexes.find((index) => index.digest === digest) ?? []);
+    if (common.length !== agreed.length) throw migrationFail('MOVER_PROTOCOL', 'content not offered');
     if (config.memoryCodec === 'content')
-      memory.useContent(common.length > 0 ? new PageLookup(common) : undefined, ready.repeatPages);
+      memory.useContent(common.length > 0 ? new PageLookup(common) : undefined, repeatPages);
     this.#timeline.add('connect', config.preparedAtMs, Date.now());
   }
 
@@ -159,21 +181,29 @@ export class SourceMover implements AsyncDisposable {
   /** Round one and the switch; returns when the VM runs at the target. */
   async #freezeAndCopy(): Promise<{ stoppedAtMs: number; resumedAtMs: number }> {
     const { qmp, memory, session } = this.#parts();
+    const { signal } = this.#giveUp;
     const since = qmp.mark();
-    this.#since = since;
+    // waited for from now on: QEMU's history of events has an end
+    const stop = qmp.waitEvent('STOP', undefined, { signal, ...FOREVER });
+    this.#qemuCompleted = qmp
+      .waitEvent('MIGRATION', (event) => ENDS.includes(String(event.data['status'])), { signal, ...FOREVER })
+      .then((event) => {
+        const status = String(event.data['status']);
+        if (status !== 'completed') throw migrationFail('MOVER_QEMU_SOURCE', `the migration has ${status}`);
+      });
+    for (const promise of [stop, this.#qemuCompleted]) promise.catch(() => {});
     const precopyAtMs = Date.now();
     await startRoundOne(qmp, this.#config.streamSocket);
     const { roundOneEndMs, drainedMs } = await switchOver(qmp, memory, {
-      signal: this.#giveUp.signal,
+      signal,
       since,
       memoryBytes: this.#config.vm.memoryMiB * 2 ** 20,
       commit: () => this.#offer(),
     });
     this.#timeline.add('memory pre-copy', precopyAtMs, roundOneEndMs);
     this.#timeline.add('drain', roundOneEndMs, drainedMs);
-    const stop = await qmp.waitEvent('STOP', undefined, { since, ...FOREVER });
-    const stoppedAtMs = stop.timestampMs ?? Date.now();
-    const resumed = await this.#inbox.take('resumed');
+    const stoppedAtMs = (await stop).timestampMs ?? Date.now();
+    const resumed = await this.#inbox.take('resumed', { signal });
     memory.resumeBackground();
     const resumedAtMs = Math.max(stoppedAtMs, resumed.atMs - (session.stats().clockOffsetMs ?? 0));
     this.#timeline.add('freeze-and-copy', stoppedAtMs, resumedAtMs);
@@ -182,7 +212,8 @@ export class SourceMover implements AsyncDisposable {
 
   /** Everything that the target still needs, until it is independent; then the record. */
   async #postCopy(stoppedAtMs: number, resumedAtMs: number): Promise<void> {
-    const { qmp, memory, session } = this.#parts();
+    const { memory, session } = this.#parts();
+    const { signal } = this.#giveUp;
     const disk = this.#disk as DiskSource;
     const { siteId, peerSiteId, vm, ownershipPath } = this.#config;
     await changeOwnership(
@@ -191,21 +222,19 @@ export class SourceMover implements AsyncDisposable {
       { owner: peerSiteId, generation: vm.generation + 1, state: 'owned', peer: null },
     );
     disk.startPush();
-    await memory.finished;
-    await qmp.waitEvent('MIGRATION', (event) => event.data['status'] === 'completed', {
-      ...(this.#since === undefined ? {} : { since: this.#since }),
-      ...FOREVER,
-    });
+    await abortable(memory.finished, signal);
+    await this.#qemuCompleted;
     this.#timeline.add('memory post-copy', resumedAtMs, Date.now());
-    await disk.complete;
+    await abortable(disk.complete, signal);
     this.#context.states.transition('finalizing');
-    const { figures } = await this.#inbox.take('independent');
+    const { figures } = await this.#inbox.take('independent', { signal });
     const offsetMs = session.stats().clockOffsetMs ?? 0;
     const diskCompleteAtMs = figures.diskCompleteAtMs - offsetMs;
     const independentAtMs = figures.independentAtMs - offsetMs;
     this.#timeline.add('disk post-copy', resumedAtMs, diskCompleteAtMs);
     this.#timeline.add('commit', diskCompleteAtMs, independentAtMs);
-    await this.#tell({ kind: 'released' });
+    // what is still to do cannot fail the migration any more
+    await this.#tell({ kind: 'released' }).catch(() => {});
     await this.#keep(
       buildRecord({
         config: this.#config,
@@ -216,7 +245,7 @@ export class SourceMover implements AsyncDisposable {
         times: { stoppedAtMs, resumedAtMs, independentAtMs },
       }),
     );
-    await session.close();
+    await session.close().catch(() => {});
   }
 
   /** Called at the last moment before the VM may run elsewhere: from here on the source waits for the target. */
@@ -232,67 +261,94 @@ export class SourceMover implements AsyncDisposable {
         ownershipPath,
         { owner: siteId, generation: vm.generation, state: 'owned' },
         { owner: siteId, generation: vm.generation, state: 'offered', peer: peerSiteId },
-        false,
       );
+      this.#giveUp.signal.throwIfAborted();
       this.#context.states.transition('switching');
       session.setLossTimeout(Number.POSITIVE_INFINITY);
     })();
     return this.#offered;
   }
 
+  /** What the other mover sends wrong ends the migration with its code, not the link session. */
   #receive(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
-    if (type === MESSAGE_CONTROL) this.#inbox.push(payload);
-    else if (type === MESSAGE_RETURN) this.#memory?.handleReturn(payload);
-    else if (type === MESSAGE_DECODED) this.#memory?.handleDecoded(payload);
-    else if (type === MESSAGE_CONTENT_MISSING) this.#memory?.handleMissing(payload);
-    else if (this.#disk) return this.#disk.handle(type, payload, lane);
-    else throw migrationFail('MOVER_PROTOCOL', `message type ${type}`);
-    return undefined;
+    try {
+      const handled = this.#dispatch(type, payload, lane);
+      return handled?.catch((error: unknown) => this.#giveUp.abort(error));
+    } catch (error) {
+      this.#giveUp.abort(error);
+      return undefined;
+    }
+  }
+
+  #dispatch(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
+    if (type === MESSAGE_CONTROL) return this.#inbox.push(payload);
+    if (type === MESSAGE_RETURN) return this.#memory?.handleReturn(payload);
+    if (type === MESSAGE_DECODED) return this.#memory?.handleDecoded(payload);
+    if (type === MESSAGE_CONTENT_MISSING) return this.#memory?.handleMissing(payload);
+    if (this.#disk) return this.#disk.handle(type, payload, lane);
+    throw migrationFail('MOVER_PROTOCOL', `message type ${type}`);
   }
 
   async #fail(cause: unknown): Promise<void> {
     const { states, log } = this.#context;
-    const error = asCloudapError(cause);
+    const error = this.#coded(cause);
     log.error({ err: error, state: states.state }, 'migration failed');
+    // an offer that is under way ends first, one way or the other
+    this.#giveUp.abort(error);
+    await this.#offered?.catch(() => {});
+    // While nothing has left that lets the target run the VM, or by its own word that it does not, the VM is ours.
+    const ours = (this.#memory?.abandon() ?? true) || error.fields['tookOver'] === false;
+    void this.#tell({ kind: 'failed', error: errorForPeer(error), tookOver: false }).catch(() => {});
+    await this.#settleQemu(ours).catch((err: unknown) => log.error({ err }, 'QEMU did not take the end'));
     this.#context.setError(error);
-    // Once ownership has been offered only the target's own word that it has not taken over gives the VM back.
-    if (
-      isBeforeSwitch(states.state) ||
-      (states.state === 'switching' && error.fields['tookOver'] === false)
-    ) {
-      await this.#tell({ kind: 'failed', error: errorShape(error), tookOver: false }).catch(() => {});
-      await this.#resumeHere().catch((err: unknown) => log.error({ err }, 'QEMU did not take the cancel'));
+    try {
+      const record = buildRecord({
+        config: this.#config,
+        timeline: this.#timeline,
+        link: this.#session?.stats(),
+        memory: this.#memory?.stats(),
+        error,
+      });
+      await this.#keep(record);
+    } catch (err) {
+      log.error({ err }, 'the record could not be kept');
     }
-    const record = buildRecord({
-      config: this.#config,
-      timeline: this.#timeline,
-      link: this.#session?.stats(),
-      memory: this.#memory?.stats(),
-      error,
-    });
-    await this.#keep(record).catch((err: unknown) => log.error({ err }, 'the record could not be kept'));
-    await this.#session?.close(1000).catch(() => {});
-    states.transition(error.code === 'MOVER_CANCELLED' ? 'cancelled' : 'failed');
+    await this.#session?.close(CLOSE_TIMEOUT_MS).catch(() => {});
+    states.transition(ours && error.code === 'MOVER_CANCELLED' ? 'cancelled' : 'failed');
   }
 
-  /** QEMU goes on as if nothing had been; a VM that was stopped already is continued with its memory and disk intact. */
-  async #resumeHere(): Promise<void> {
+  /**
+   * Ours: QEMU goes on as if nothing had been, a VM that was stopped already with its memory and disk intact. Else the
+   * VM stays frozen, in a state from which it can be taken back: a QEMU left behind in post-copy could not.
+   */
+  async #settleQemu(ours: boolean): Promise<void> {
     const qmp = this.#qmp;
-    if (qmp?.state !== 'running' || this.#since === undefined) return;
-    await qmp.migrateCancel();
-    const ended = (event: { data: Readonly<Record<string, unknown>> }): boolean =>
-      ['cancelled', 'failed', 'completed'].includes(String(event.data['status']));
-    await qmp.waitEvent('MIGRATION', ended, { since: this.#since, timeoutMs: CANCEL_TIMEOUT_MS });
-    const { siteId, peerSiteId, vm, ownershipPath } = this.#config;
-    if (this.#context.states.state === 'switching') {
-      await changeOwnership(
-        ownershipPath,
-        { owner: siteId, generation: vm.generation, state: 'offered' },
-        { owner: siteId, generation: vm.generation, state: 'owned', peer: null },
-      );
+    const { siteId, ownershipPath, streamSocket, vm } = this.#config;
+    const options: StayOptions = { siteId, ownershipPath, streamSocket };
+    if (qmp?.state !== 'running') {
+      this.#takingBack?.reject(migrationFail('MOVER_QEMU_SOURCE', 'there is nothing to take back'));
+      if (ours) await withdrawOffer(options);
+      return;
     }
-    this.#context.log.info({ target: peerSiteId }, 'the VM stays here');
-    if (!(await qmp.queryStatus()).running) await qmp.cont();
+    if (this.#takingBack) {
+      try {
+        await takeBack(qmp, { ...options, generation: vm.generation });
+        this.#takingBack.resolve();
+      } catch (error) {
+        this.#takingBack.reject(error);
+        throw error;
+      }
+    } else if (ours) await stayHere(qmp, options);
+    else await endOutgoing(qmp, options);
+  }
+
+  /** Whatever noticed first that QEMU has gone, that is what happened. */
+  #coded(cause: unknown): CloudapError {
+    const { code } = asCloudapError(cause);
+    const gone = this.#qmp !== undefined && this.#qmp.state !== 'running' && code.startsWith('QMP_');
+    return gone
+      ? migrationFail('MOVER_QEMU_SOURCE', 'its monitor is closed', { cause })
+      : asCloudapError(cause);
   }
 
   #tell(message: Parameters<typeof encodeControl>[0]): Promise<void> {

@@ -14,6 +14,7 @@ import type { MoverHandle } from './handle.ts';
 const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
 const START_TIMEOUT_MS = 20_000;
 const WATCH_INTERVAL_MS = 200;
+const TAKE_BACK_TIMEOUT_MS = 60_000;
 
 /**
  * Starts a mover as a process of its own and waits until it answers; a target's NBD socket is there by then.
@@ -26,6 +27,7 @@ export async function startMover(config: MoverConfig): Promise<MoverHandle> {
   const log = openSync(config.logPath, 'a', 0o600);
   const child = spawn(process.execPath, [MAIN, configPath], { detached: true, stdio: ['ignore', log, log] });
   closeSync(log);
+  child.on('error', () => {});
   child.unref();
   const { pid } = child;
   if (pid === undefined) throw migrationFail('MOVER_START', config.logPath);
@@ -58,6 +60,7 @@ class Handle implements MoverHandle {
   readonly #peer: RpcPeer;
   readonly #listeners = new Set<(status: MoverStatus) => void>();
   #status: MoverStatus | undefined;
+  #ended = false;
 
   private constructor(pid: number, peerOf: (onStatus: (params: unknown) => Promise<unknown>) => RpcPeer) {
     this.pid = pid;
@@ -92,8 +95,13 @@ class Handle implements MoverHandle {
     await this.#peer.call('cancel', { reason });
   }
 
+  async takeBack(): Promise<void> {
+    await this.#peer.call('takeBack', {}, { timeoutMs: TAKE_BACK_TIMEOUT_MS });
+  }
+
   async kill(): Promise<void> {
-    if (processAlive(this.pid)) process.kill(this.pid, 'SIGKILL');
+    // once it has ended its pid may be another's
+    if (!this.#ended && processAlive(this.pid)) process.kill(this.pid, 'SIGKILL');
     await this.exited;
   }
 
@@ -111,6 +119,7 @@ class Handle implements MoverHandle {
   async #watch(): Promise<MoverStatus | undefined> {
     await this.#peer.closed;
     while (processAlive(this.pid)) await sleep(WATCH_INTERVAL_MS);
+    this.#ended = true;
     return this.#status;
   }
 }

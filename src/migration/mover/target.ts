@@ -1,26 +1,27 @@
 import { rm } from 'node:fs/promises';
-import { sleep } from '../../base/async.ts';
-import { asCloudapError } from '../../base/errors.ts';
+import { abortable, sleep } from '../../base/async.ts';
+import { asCloudapError, type CloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
-import type { QmpMark } from '../../qemu/qmp-events.ts';
 import { ContentReader } from '../../content/pages/reader.ts';
 import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
+import type { QmpEvent } from '../../wire/qmp/messages.ts';
 import { References } from '../memory/references.ts';
 import { MemoryTarget } from '../memory/target.ts';
 import {
   type Control,
   encodeControl,
+  errorForPeer,
   MESSAGE_CONTENT_BYTES,
   MESSAGE_CONTROL,
   MESSAGE_RETURN,
   MESSAGE_STREAM,
   MESSAGE_STREAM_END,
   migrationFail,
+  type TargetFigures,
 } from '../messages.ts';
 import { changeOwnership, commitStaged, stageOwnership, syncOwnership } from '../ownership.ts';
 import { setCapabilities } from '../schemes/hybrid.ts';
-import { errorShape } from './build-record.ts';
 import type { TargetMoverConfig } from './config.ts';
 import type { MoverContext } from './context.ts';
 import { ControlInbox } from './inbox.ts';
@@ -31,8 +32,17 @@ import { TargetDisk } from './target-disk.ts';
 /** Whoever prepared us should be here by then. */
 const HELLO_TIMEOUT_MS = 30_000;
 const QEMU_START_TIMEOUT_MS = 30_000;
-const RELEASE_TIMEOUT_MS = 30_000;
+/** How long the source may take to fetch our figures; a cut link may be in between. */
+const RELEASE_TIMEOUT_MS = 600_000;
+const CLOSE_TIMEOUT_MS = 1_000;
+const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
 const QUIT_TIMEOUT_MS = 2_000;
+
+/** What QEMU will say of the VM that it takes in. */
+interface IncomingVm {
+  readonly resumed: Promise<QmpEvent>;
+  readonly completed: Promise<unknown>;
+}
 
 /** The target's half of a migration: serves the overlay to QEMU, feeds it the stream, and makes it independent. */
 export class TargetMover implements AsyncDisposable {
@@ -40,7 +50,10 @@ export class TargetMover implements AsyncDisposable {
   readonly #context: MoverContext;
   readonly #inbox = new ControlInbox();
   readonly #stack = new AsyncDisposableStack();
+  /** Ends every wait before the takeover: cancelled, link session over, the source failed, QEMU gone. */
   readonly #giveUp = new AbortController();
+  /** Aborted when QEMU has gone: the only thing that ends a mover whose VM runs here. */
+  readonly #qemuGone = new AbortController();
   #session: LinkSession | undefined;
   #disk: TargetDisk | undefined;
   #memory: MemoryTarget | undefined;
@@ -48,7 +61,8 @@ export class TargetMover implements AsyncDisposable {
   /** Undefined where there is nothing to refer to, or it cannot be used. */
   #content: Promise<ContentReader | undefined> = Promise.resolve(undefined);
   #qmp: QemuMonitor | undefined;
-  #tookOver = false;
+  readonly #taken = Promise.withResolvers<void>();
+  #ownership: 'theirs' | 'ours' | 'refused' = 'theirs';
 
   constructor(config: TargetMoverConfig, context: MoverContext) {
     this.#config = config;
@@ -84,19 +98,23 @@ export class TargetMover implements AsyncDisposable {
   }
 
   async run(): Promise<void> {
+    const { cancelled } = this.#context;
     try {
-      const { cancelled } = this.#context;
       if (cancelled.signal.aborted) this.#giveUp.abort(cancelled.signal.reason);
       cancelled.signal.addEventListener('abort', () => this.#giveUp.abort(cancelled.signal.reason));
       this.#inbox.failure.catch((error: unknown) => this.#giveUp.abort(error));
       const qmp = this.#stack.use(await connectWhenUp(this.#config.qmpSocket, this.#giveUp.signal));
       this.#qmp = qmp;
       qmp.closed
-        .then((cause) => this.#giveUp.abort(migrationFail('MOVER_QEMU_TARGET', cause.message, { cause })))
+        .then((cause) => {
+          const error = migrationFail('MOVER_QEMU_TARGET', cause.message, { cause });
+          this.#qemuGone.abort(error);
+          this.#giveUp.abort(error);
+        })
         .catch(() => {});
-      const since = qmp.mark();
-      await this.#receiveVm(qmp, since);
-      await this.#becomeIndependent(qmp, since);
+      const vm = await this.#receiveVm(qmp);
+      const figures = await this.#standing(this.#runVm(qmp, vm));
+      await this.#release(figures);
     } catch (error) {
       await this.#fail(error);
       throw error;
@@ -107,8 +125,8 @@ export class TargetMover implements AsyncDisposable {
     await this.#stack.disposeAsync();
   }
 
-  /** Up to the moment at which the VM runs here. */
-  async #receiveVm(qmp: QemuMonitor, since: QmpMark): Promise<void> {
+  /** Up to the moment at which the VM is ours. */
+  async #receiveVm(qmp: QemuMonitor): Promise<IncomingVm> {
     const config = this.#config;
     const { states } = this.#context;
     const { signal } = this.#giveUp;
@@ -121,8 +139,8 @@ export class TargetMover implements AsyncDisposable {
       throw migrationFail('MOVER_PROTOCOL', 'hello of another migration');
     }
     const reader = await this.#content;
-    const content = reader?.agree(hello.content) ?? [];
-    const repeatPages = Math.min(hello.repeatPages, REPEAT_WINDOW_PAGES);
+    const content = reader?.agree(hello.content ?? []) ?? [];
+    const repeatPages = Math.min(hello.repeatPages ?? 0, REPEAT_WINDOW_PAGES);
     const references = new References({
       reader: content.length > 0 ? reader : undefined,
       send: (type, payload) => {
@@ -130,6 +148,8 @@ export class TargetMover implements AsyncDisposable {
       },
     });
     this.#references = references;
+    // QEMU leaves its socket behind when it is ended while it waits
+    this.#stack.defer(() => rm(config.streamSocket, { force: true }));
     const memory = this.#stack.use(
       new MemoryTarget({
         socketPath: config.streamSocket,
@@ -154,17 +174,21 @@ export class TargetMover implements AsyncDisposable {
       state: 'owned',
       peer: peerSiteId,
     });
+    // waited for from now on: QEMU's history of events has an end
+    const { signal: gone } = this.#qemuGone;
+    const status = (wanted: string): Promise<unknown> =>
+      qmp.waitEvent('MIGRATION', (event) => event.data['status'] === wanted, { signal: gone, ...FOREVER });
+    const completed = status('completed');
+    const resumed = qmp.waitEvent('RESUME', undefined, { signal: gone, ...FOREVER });
+    const failed = status('failed').then(() =>
+      Promise.reject(migrationFail('MOVER_QEMU_TARGET', 'QEMU could not load the VM')),
+    );
+    for (const promise of [completed, resumed, failed]) promise.catch(() => {});
+    memory.failed.catch((error: unknown) => this.#giveUp.abort(error));
     states.transition('precopy');
     await this.#tell({ kind: 'ready', content: [...content], repeatPages });
-    const wait = { since, signal, timeoutMs: Number.POSITIVE_INFINITY };
-    const failed = qmp
-      .waitEvent('MIGRATION', (event) => event.data['status'] === 'failed', wait)
-      .then(() => Promise.reject(migrationFail('MOVER_QEMU_TARGET', 'QEMU could not load the VM')));
-    failed.catch(() => {});
-    const resume = await Promise.race([qmp.waitEvent('RESUME', undefined, wait), failed]);
-    await this.#tell({ kind: 'resumed', atMs: resume.timestampMs ?? Date.now() });
-    states.transition('postcopy');
-    await syncOwnership(config.ownershipPath);
+    await Promise.race([abortable(this.#taken.promise, signal), failed]);
+    return { resumed: Promise.race([resumed, failed, memory.failed]), completed };
   }
 
   /** Opens the files that the source may refer to; what is wrong with them costs bandwidth only. */
@@ -182,61 +206,119 @@ export class TargetMover implements AsyncDisposable {
     }
   }
 
-  /** The last step before QEMU may run the VM: from here on this site owns it. */
+  /**
+   * The last step before QEMU may run the VM: from here on this site owns it. Between the last look at whether we have
+   * given up and the commit nothing else can happen.
+   */
   async #takeOver(): Promise<void> {
     const { peerSiteId, generation, ownershipPath } = this.#config;
+    await abortable(this.#disk?.frozen ?? Promise.resolve(), this.#giveUp.signal);
     this.#giveUp.signal.throwIfAborted();
-    await this.#disk?.frozen;
+    if (this.#ownership !== 'theirs') throw migrationFail('MOVER_PROTOCOL', 'a takeover after the end');
     commitStaged(ownershipPath, { owner: peerSiteId, generation, state: 'incoming' });
-    this.#tookOver = true;
+    this.#ownership = 'ours';
     this.#context.states.transition('switching');
     this.#session?.setLossTimeout(Number.POSITIVE_INFINITY);
+    this.#taken.resolve();
   }
 
-  async #becomeIndependent(qmp: QemuMonitor, since: QmpMark): Promise<void> {
-    const config = this.#config;
+  /**
+   * The VM is ours. Whatever fails is reported, and this mover stays: it holds the VM's reads and page faults, which
+   * would otherwise fail or break off, and it keeps what has arrived. Only the end of QEMU ends it.
+   */
+  async #standing<T>(step: Promise<T>): Promise<T> {
+    try {
+      return await abortable(step, this.#qemuGone.signal);
+    } catch (cause) {
+      const { signal } = this.#qemuGone;
+      signal.throwIfAborted();
+      this.#report(cause);
+      await abortable(new Promise<never>(() => {}), signal);
+      throw cause;
+    }
+  }
+
+  #report(cause: unknown): void {
+    const error = asCloudapError(cause);
+    const { log, states } = this.#context;
+    log.error({ err: error, state: states.state }, 'the VM is here, and something is wrong');
+    this.#context.setError(error);
+  }
+
+  /** The source is needed until everything has arrived; without it the VM waits where it misses something. */
+  #watchSource(): () => void {
+    const { signal } = this.#giveUp;
+    const lost = (): void => {
+      const cause = asCloudapError(signal.reason);
+      this.#report(migrationFail('MOVER_SOURCE_LOST', cause.message, { cause }));
+    };
+    if (signal.aborted) lost();
+    signal.addEventListener('abort', lost);
+    return () => signal.removeEventListener('abort', lost);
+  }
+
+  /** From the takeover until the VM needs nothing of the source any more. */
+  async #runVm(qmp: QemuMonitor, vm: IncomingVm): Promise<TargetFigures> {
     const { states, log } = this.#context;
+    const { siteId, generation, ownershipPath, topPath } = this.#config;
     const disk = this.#disk as TargetDisk;
+    const stopWatching = this.#watchSource();
+    const resume = await vm.resumed;
+    states.transition('postcopy');
+    // a source that cannot be told has failed, which is reported elsewhere
+    await this.#tell({ kind: 'resumed', atMs: resume.timestampMs ?? Date.now() }).catch(() => {});
+    await syncOwnership(ownershipPath);
     const arrived = new AbortController();
     const watching = disk
       .watchWrites(qmp, log, arrived.signal)
       .catch((err: unknown) => log.warn({ err }, 'writes of the guest are not watched'));
     await disk.complete;
     const diskCompleteAtMs = Date.now();
-    await qmp.waitEvent('MIGRATION', (event) => event.data['status'] === 'completed', {
-      since,
-      timeoutMs: Number.POSITIVE_INFINITY,
-    });
+    await vm.completed;
+    stopWatching();
     states.transition('finalizing');
     arrived.abort();
     await watching;
     const figures = disk.figures();
     await disk.handOver(qmp);
-    const { siteId, generation } = config;
-    await changeOwnership(
-      config.ownershipPath,
-      { owner: siteId, generation: generation + 1, state: 'owned' },
-      { owner: siteId, generation: generation + 1, state: 'owned', peer: null },
-    );
-    await rm(config.topPath, { force: true });
+    const owned = { owner: siteId, generation: generation + 1, state: 'owned' as const };
+    await changeOwnership(ownershipPath, owned, { ...owned, peer: null });
+    await rm(topPath, { force: true });
     const { checked, bad } = figures.integrity;
-    await this.#tell({
-      kind: 'independent',
-      figures: {
-        ...figures,
-        integrity: { checked: checked + (this.#memory?.checkedFrames ?? 0), bad },
-        peakRssMiB: peakRssMiB(),
-        diskCompleteAtMs,
-        independentAtMs: Date.now(),
-      },
-    });
-    states.transition('completed');
-    // The source needs our figures for its record; we need nothing of it any more.
-    await this.#inbox.take('released', { timeoutMs: RELEASE_TIMEOUT_MS }).catch(() => {});
-    await this.#session?.close(1000).catch(() => {});
+    return {
+      ...figures,
+      integrity: { checked: checked + (this.#memory?.checkedFrames ?? 0), bad },
+      peakRssMiB: peakRssMiB(),
+      diskCompleteAtMs,
+      independentAtMs: Date.now(),
+    };
   }
 
+  /** The source needs our figures for its record; we need nothing of it any more, and nothing can fail. */
+  async #release(figures: TargetFigures): Promise<void> {
+    const { signal } = this.#giveUp;
+    try {
+      this.#context.states.transition('completed');
+      await this.#tell({ kind: 'independent', figures });
+      await this.#inbox.take('released', { timeoutMs: RELEASE_TIMEOUT_MS, signal });
+      await this.#session?.close(CLOSE_TIMEOUT_MS);
+    } catch (err) {
+      this.#context.log.warn({ err }, 'the source has not heard that it is released');
+    }
+  }
+
+  /** What the other mover sends wrong ends the migration with its code, not the link session. */
   #receive(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
+    try {
+      const handled = this.#dispatch(type, payload, lane);
+      return handled?.catch((error: unknown) => this.#giveUp.abort(error));
+    } catch (error) {
+      this.#giveUp.abort(error);
+      return undefined;
+    }
+  }
+
+  #dispatch(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
     switch (type) {
       case MESSAGE_CONTROL:
         return this.#inbox.push(payload);
@@ -258,14 +340,27 @@ export class TargetMover implements AsyncDisposable {
 
   async #fail(cause: unknown): Promise<void> {
     const { states, log } = this.#context;
-    const error = asCloudapError(cause);
-    log.error({ err: error, state: states.state, tookOver: this.#tookOver }, 'migration failed');
+    // decided before anything is said: a takeover that is under way is refused from here on
+    const tookOver = this.#ownership === 'ours';
+    if (!tookOver) this.#ownership = 'refused';
+    const error = this.#coded(cause);
+    this.#giveUp.abort(error);
+    log.error({ err: error, state: states.state, tookOver }, 'migration failed');
     this.#context.setError(error);
-    await this.#tell({ kind: 'failed', error: errorShape(error), tookOver: this.#tookOver }).catch(() => {});
+    void this.#tell({ kind: 'failed', error: errorForPeer(error), tookOver }).catch(() => {});
     // Before the switch nothing here is worth keeping; afterwards everything is.
-    if (!this.#tookOver) await this.#qmp?.quit({ timeoutMs: QUIT_TIMEOUT_MS }).catch(() => {});
-    await this.#session?.close(1000).catch(() => {});
-    states.transition(error.code === 'MOVER_CANCELLED' ? 'cancelled' : 'failed');
+    if (!tookOver) await this.#qmp?.quit({ timeoutMs: QUIT_TIMEOUT_MS }).catch(() => {});
+    await this.#session?.close(CLOSE_TIMEOUT_MS).catch(() => {});
+    states.transition(error.code === 'MOVER_CANCELLED' && !tookOver ? 'cancelled' : 'failed');
+  }
+
+  /** Whatever noticed first that QEMU has gone, that is what happened. */
+  #coded(cause: unknown): CloudapError {
+    const { code } = asCloudapError(cause);
+    const gone = this.#qmp !== undefined && this.#qmp.state !== 'running' && code.startsWith('QMP_');
+    return gone
+      ? migrationFail('MOVER_QEMU_TARGET', 'its monitor is closed', { cause })
+      : asCloudapError(cause);
   }
 
   #tell(message: Control): Promise<void> {

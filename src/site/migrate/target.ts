@@ -11,7 +11,7 @@ import type { BaseImage } from '../ports.ts';
 import type { StoredVm } from '../vm/store.ts';
 import type { TargetFacts } from './checks.ts';
 import { commonMoverConfig, type MigrateContext } from './context.ts';
-import { asApiError, type MigrationEntry } from './entry.ts';
+import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import type { Prepare } from './messages.ts';
 
 const MIB = 1024 * 1024;
@@ -69,7 +69,9 @@ export async function prepareTarget(
   let vm: StoredVm | undefined;
   try {
     using _memory = vms.reserveMemory(request.vm);
+    // both reserve before they wait: memory above, name and place here
     vm = await createVm(context, request);
+    await entry.save();
     signal.throwIfAborted();
     await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
     const mover = await startMover(context, entry, request, image);
@@ -182,8 +184,7 @@ export async function settleTarget(
 ): Promise<void> {
   const { vms, config } = context;
   const ownership = await readOwnership(vm.paths.ownershipFile);
-  const cause =
-    thrown ?? (last?.error ? { ...last.error, fields: {} } : failMigrate('MIGRATE_MOVER_LOST', entry.id));
+  const cause = thrown ?? reportedError(last) ?? failMigrate('MIGRATE_MOVER_LOST', entry.id);
   if (ownership.owner !== config.id || ownership.state === 'incoming') {
     return cleanUp(
       context,

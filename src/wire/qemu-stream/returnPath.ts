@@ -45,6 +45,37 @@ export type ReturnMessage = { readonly raw: Buffer } & (
   | { readonly kind: 'other'; readonly type: number }
 );
 
+/** The target's word that it has loaded the whole stream (migrate_send_rp_shut); 0 is success. */
+export function encodeShut(status: number): Buffer {
+  const out = Buffer.alloc(HEADER_BYTES + 4);
+  out.writeUInt16BE(RETURN_SHUT, 0);
+  out.writeUInt16BE(4, 2);
+  out.writeUInt32BE(status, HEADER_BYTES);
+  return out;
+}
+
+/** "The recovered post-copy may go on" (MIGRATION_RESUME_ACK_VALUE). */
+export function encodeResumeAck(): Buffer {
+  const out = encodeShut(1);
+  out.writeUInt16BE(RETURN_RESUME_ACK, 0);
+  return out;
+}
+
+/** That all pages of a block have been received (ramblock_recv_bitmap_send: whole 64-bit words, little endian). */
+export function encodeReceivedBitmap(block: string, pages: number): Buffer {
+  const name = Buffer.from(block, 'latin1');
+  const bitmapBytes = Math.ceil(pages / 64) * 8;
+  const head = Buffer.alloc(HEADER_BYTES + 1 + name.length + 8);
+  head.writeUInt16BE(RETURN_RECV_BITMAP, 0);
+  head.writeUInt16BE(1 + name.length, 2);
+  head.writeUInt8(name.length, HEADER_BYTES);
+  name.copy(head, HEADER_BYTES + 1);
+  head.writeBigUInt64BE(BigInt(bitmapBytes), HEADER_BYTES + 1 + name.length);
+  const end = Buffer.alloc(8);
+  end.writeBigUInt64BE(BITMAP_END);
+  return Buffer.concat([head, Buffer.alloc(bitmapBytes, 0xff), end]);
+}
+
 /** A request for pages of a RAM block, as the target's QEMU makes it (migrate_send_rp_message_req_pages). */
 export function encodePageRequest(block: string, offsetBytes: number, lengthBytes: number): Buffer {
   const name = Buffer.from(block, 'latin1');
