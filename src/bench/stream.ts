@@ -2,7 +2,15 @@
  * `npm run bench:stream`: how fast one core takes QEMU's migration stream through the memory path (parse, encode,
  * decode, checksums on both sides included), and how small the frames are, for each codec.
  */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { buildPageIndex } from '../content/pages/builder.ts';
+import { pageHash } from '../content/pages/hash.ts';
+import { PageLookup } from '../content/pages/lookup.ts';
+import { decodePageIndex } from '../content/pages/page-index.ts';
 import type { CodecName } from '../wire/codec.ts';
+import { REPEAT_WINDOW_PAGES } from '../wire/qemu-stream/constants.ts';
 import { PAGE_BYTES, StreamDecoder, StreamEncoder } from '../wire/qemu-stream/index.ts';
 import { StreamWriter } from '../wire/qemu-stream/writer.ts';
 import { benchCommand, benchMain, count, positive } from './kit/main.ts';
@@ -18,7 +26,12 @@ const CHUNK_BYTES = 64 * 1024;
  */
 const MIX = { zero: 50, heap: 15, text: 10, code: 15, random: 10 } as const;
 
-type PageKind = keyof typeof MIX;
+/** Half of the pages stand in the base image, the others are those of the mix that have content. */
+const HELD_MIX = { held: 50, heap: 15, text: 10, code: 15, random: 10 } as const;
+/** Different pages of the base image that the mix draws from. */
+const HELD_PAGES = 8192;
+
+type PageKind = keyof typeof MIX | 'held';
 
 const HELP = `
 The mix (percent of guest pages): ${Object.entries(MIX)
@@ -29,8 +42,10 @@ The mix (percent of guest pages): ${Object.entries(MIX)
   text    English-like words
   code    bytes with the skewed distribution of machine code
   random  compressed or encrypted data
+  held    pages of a base image that both sites have, each drawn at random (mix "half": ${HELD_MIX.held} of 100, no zero pages)
+Codec "content" is zstd with references and repeats; its decoding includes the check of each reference's hash.
 Stretches of 1 to 32 pages of one kind follow each other; the same seed gives the same stream.
-MB/s counts stream bytes (zero pages are 9 bytes of it); "memory" counts 4096 bytes a page.`;
+MB/s counts stream bytes (zero pages are 9 bytes of it) by CPU time; "memory" counts 4096 bytes a page.`;
 
 /** A small deterministic generator (xorshift32): 0 <= value < 2^32. */
 function generator(seed: number): () => number {
@@ -49,6 +64,7 @@ const words =
 function fill(page: Buffer, kind: PageKind, next: () => number): void {
   let at = 0;
   if (kind === 'zero') page.fill(0);
+  else if (kind === 'held') heldPage(next() % HELD_PAGES).copy(page);
   else if (kind === 'heap') {
     while (at < PAGE_BYTES) {
       const word = next() % 3 === 0 ? 0xffffffff : next();
@@ -70,6 +86,29 @@ function fill(page: Buffer, kind: PageKind, next: () => number): void {
     }
   } else {
     for (; at < PAGE_BYTES; at += 4) page.writeUInt32LE(next(), at);
+  }
+}
+
+/** Page `i` of the base image. */
+function heldPage(i: number): Buffer {
+  return held.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+}
+
+function makeHeld(): Buffer {
+  const next = generator(7);
+  const pages = Buffer.alloc(HELD_PAGES * PAGE_BYTES);
+  for (let at = 0; at < pages.length; at += 4) pages.writeUInt32LE(next(), at);
+  return pages;
+}
+
+/** What a source knows of the base image. */
+async function lookUp(image: Buffer): Promise<PageLookup> {
+  const folder = await mkdtemp(join(tmpdir(), 'cloudap-bench-'));
+  try {
+    await writeFile(join(folder, 'disk'), image);
+    return new PageLookup([decodePageIndex(await buildPageIndex(join(folder, 'disk')))]);
+  } finally {
+    await rm(folder, { recursive: true });
   }
 }
 
@@ -106,24 +145,37 @@ interface Pass {
   readonly encodedBytes: number;
 }
 
-function pass(chunks: readonly Buffer[], codec: CodecName): Pass {
+/** CPU time of this process, all of its threads: other load on the machine does not count. */
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+type BenchCodec = CodecName | 'content';
+
+function pass(chunks: readonly Buffer[], codec: BenchCodec): Pass {
   let decodeMs = 0;
   let encodedBytes = 0;
-  const decoder = new StreamDecoder();
-  const encoder = new StreamEncoder({ codec, strict: true }, (frame) => {
-    const start = performance.now();
-    decoder.push(frame.payload);
-    decodeMs += performance.now() - start;
+  const repeatPages = codec === 'content' ? REPEAT_WINDOW_PAGES : 0;
+  const decoder = new StreamDecoder({ repeatPages });
+  const packed = codec === 'content' ? 'zstd' : codec;
+  const encoder = new StreamEncoder({ codec: packed, strict: true }, (frame) => {
+    const start = cpuMs();
+    const { referenced } = frame;
+    for (let at = 0; at < (referenced?.length ?? 0); at += PAGE_BYTES) pageHash(referenced ?? held, at);
+    decoder.push(frame.payload, referenced);
+    decodeMs += cpuMs() - start;
     encodedBytes += frame.payload.length;
   });
-  const start = performance.now();
+  if (codec === 'content') encoder.useContent(lookup, repeatPages);
+  const start = cpuMs();
   for (const chunk of chunks) encoder.push(chunk);
   encoder.end();
-  return { encodeMs: performance.now() - start - decodeMs, decodeMs, encodedBytes };
+  return { encodeMs: cpuMs() - start - decodeMs, decodeMs, encodedBytes };
 }
 
 /** Passes for about `seconds`, the first one (compilation) not counted; the median pass is reported. */
-function measure(name: string, stream: Buffer, pages: number, codec: CodecName, seconds: number): Row[] {
+function measure(name: string, stream: Buffer, pages: number, codec: BenchCodec, seconds: number): Row[] {
   const chunks: Buffer[] = [];
   for (let at = 0; at < stream.length; at += CHUNK_BYTES) chunks.push(stream.subarray(at, at + CHUNK_BYTES));
   pass(chunks, codec);
@@ -156,9 +208,12 @@ interface Options {
   pages: number;
 }
 
-const codecs: readonly CodecName[] = ['raw', 'rle', 'zstd'];
+const held = makeHeld();
+const lookup = await lookUp(held);
+const codecs: readonly BenchCodec[] = ['raw', 'rle', 'zstd', 'content'];
 const mixes: readonly [string, Partial<Record<PageKind, number>>][] = [
   ['mix', MIX],
+  ['half', HELD_MIX],
   ['zero', { zero: 1 }],
   ['heap', { heap: 1 }],
   ['text', { text: 1 }],

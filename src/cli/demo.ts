@@ -53,7 +53,12 @@ export default function demo(context: CliContext): Command {
         .default('hybrid'),
     )
     .option('--link <spec>', 'the emulated WAN: rate=, rtt=, jitter=', 'rate=100mbit,rtt=10ms')
-    .addOption(new Option('--memory-codec <codec>', 'how pages travel (rle: the paper’s)').choices(codecs))
+    .addOption(
+      new Option('--memory-codec <codec>', 'how pages travel (rle: the paper’s)').choices([
+        ...codecs,
+        'content',
+      ]),
+    )
     .addOption(
       new Option('--disk-codec <codec>', 'how disk blocks travel (rle: the paper’s)').choices(codecs),
     )

@@ -13,7 +13,7 @@ import { failUsage, formatMs, printJson, table } from './kit/output.ts';
 interface Options extends SiteOptions {
   to?: string;
   scheme: 'hybrid';
-  memoryCodec?: 'raw' | 'rle' | 'zstd';
+  memoryCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   diskCodec?: 'raw' | 'rle' | 'zstd';
   cancel?: string;
   follow?: string;
@@ -49,7 +49,7 @@ export default function migrate(context: CliContext): Command {
       new Option(
         '--memory-codec <codec>',
         'how pages travel (default: as the site’s configuration says)',
-      ).choices(codecs),
+      ).choices([...codecs, 'content']),
     )
     .addOption(
       new Option(

@@ -1,6 +1,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { asCloudapError } from '../../base/errors.ts';
+import { contentOfDisk } from '../../content/pages/store.ts';
 import type { MoverStatus } from '../../migration/mover/config.ts';
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { readOwnership, type Ownership } from '../../migration/ownership.ts';
@@ -73,7 +74,7 @@ export async function prepareTarget(
     await entry.save();
     signal.throwIfAborted();
     await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
-    const mover = await startMover(context, entry, request);
+    const mover = await startMover(context, entry, request, image);
     signal.throwIfAborted();
     const qemu = await context.backends.qemu.start({
       definition: request.vm,
@@ -117,12 +118,14 @@ async function startMover(
   context: MigrateContext,
   entry: MigrationEntry,
   request: Prepare,
+  image: BaseImage,
 ): Promise<MoverHandle> {
   const vm = context.paths.vm(request.vm.id);
   const mover = await context.backends.movers.start({
     role: 'target',
     ...commonMoverConfig(context, entry.id, request.vm.id, request.source, !request.sourceDials),
     linkLossTimeoutMs: request.linkLossTimeoutMs,
+    content: [contentOfDisk(image.diskPath)],
     nbdSocket: entry.paths.nbdSocket,
     allocationSocket: entry.paths.allocationSocket,
     topPath: vm.top,
