@@ -111,7 +111,7 @@ it('sums a record up: phases, the four metrics, bytes by kind', () => {
     'switch time           2.50 s',
     'total migration time  3.10 s',
     'migrated data         20.0 MiB (memory 18.0 MiB',
-    '5 zero, 6 sent, 7 post-copied, 8 faulted',
+    '5 zero, 6 sent, 0 referenced, 0 repeated, 7 post-copied, 8 faulted',
     '1 pushed, 2 pulled, 3 skipped',
     '100 Mbit/s',
   ]) {
