@@ -219,6 +219,7 @@ export const limitNotes: Notes = {
       test: 'test/migration/content.test.ts: pages that are damaged at the target are sent after all',
       why: 'Pages that the target asked for although its index lists them',
     },
+  },
   'src/migration/memory/ring-pages.ts': {
     IDENTITY_LIMIT_BYTES: {
       crossed: 'such pages are not asked for early',
