@@ -4,8 +4,10 @@ import { migrationFail } from './messages.ts';
 import { finishPaused } from './memory/finish-paused.ts';
 import { changeOwnership, type Ownership, readOwnership } from './ownership.ts';
 
-const END_TIMEOUT_MS = 30_000;
+const END_TIMEOUT_MS = 120_000;
 const POLL_MS = 20;
+/** A post-copy that has been asked for begins within this time, or not at all. */
+const GRACE_MS = 1_000;
 
 /** Statuses of `query-migrate` in which nothing is under way. */
 const ENDED = ['none', 'completed', 'failed', 'cancelled'];
@@ -14,26 +16,31 @@ export interface OutgoingOptions {
   /** A Unix socket path of ours that QEMU may be told to connect to. */
   streamSocket: string;
   timeoutMs?: number;
+  /** Post-copy has been asked for, and what QEMU writes is read and discarded: it ends by itself. */
+  discarding?: boolean;
 }
 
 /**
  * Ends whatever outgoing migration a QEMU has under way; afterwards the VM runs, or stands still such that `cont` lets
- * it go on. A post-copy that has lost its connection cannot be cancelled as it is (QEMU 7.2: postcopy_pause waits for
- * nothing but a recovery): see finishPaused.
+ * it go on. Never cancels a post-copy: QEMU 7.2 comes to postcopy-paused by that, or to an assertion. While a mover
+ * holds the connection a post-copy ends by itself (MemorySource.discardRest), without one see finishPaused.
  * @throws MOVER_TIMEOUT, MOVER_QEMU_SOURCE, QMP_*
  */
 export async function endOutgoing(qmp: QemuMonitor, options: OutgoingOptions): Promise<void> {
-  const { streamSocket, timeoutMs = END_TIMEOUT_MS } = options;
-  const deadline = performance.now() + timeoutMs;
+  const { streamSocket, timeoutMs = END_TIMEOUT_MS, discarding = false } = options;
+  const startMs = performance.now();
+  const deadline = startMs + timeoutMs;
   let cancelled = false;
   for (;;) {
     const status = (await qmp.queryMigrate()).status ?? 'none';
     if (ENDED.includes(status)) break;
     if (status === 'postcopy-paused') {
       await finishPaused(qmp, { streamSocket, timeoutMs });
-    } else if (!cancelled && status !== 'cancelling') {
-      cancelled = true;
-      await qmp.migrateCancel();
+    } else if (!cancelled && !status.startsWith('postcopy') && status !== 'cancelling') {
+      if (!discarding || performance.now() - startMs > GRACE_MS) {
+        cancelled = true;
+        await qmp.migrateCancel();
+      }
     }
     await pause(deadline, `the migration of QEMU stays ${status}`);
   }

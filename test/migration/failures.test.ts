@@ -1,7 +1,7 @@
 /** The cells of docs/FAILURES.md that a test can provoke, on real QEMU. Each test names its cell: phase, what dies. */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { sleep } from '../../src/base/async.ts';
 import { errorCode } from '../../src/base/errors.ts';
 import { processAlive } from '../../src/base/process.ts';
@@ -12,6 +12,8 @@ import { readOwnership } from '../../src/migration/ownership.ts';
 import type { MigrationState } from '../../src/migration/state.ts';
 import { MoverLab, type Place, type Run } from '../kit/moverLab.ts';
 import { type TempDir, tempDir } from '../kit/tempdir.ts';
+
+vi.setConfig({ testTimeout: 120_000 });
 
 let dir: TempDir;
 let lab: MoverLab;
@@ -61,8 +63,9 @@ async function frozen(run: Run): Promise<void> {
 /** The target runs the VM, and the line is dead: a good part of memory and disk has not arrived. */
 async function halfWay(run: Run): Promise<void> {
   await reached(run.target, 'postcopy');
-  run.emulator?.cut();
+  run.emulator?.setRate(1);
   await reached(run.source, 'postcopy');
+  run.emulator?.cut();
 }
 
 async function verified(): Promise<void> {
@@ -215,7 +218,6 @@ describe('switching, the VM stands still and the target has not taken over', () 
     await frozen(run);
     await run.target.kill();
     await until(run.source, (status) => status.link === 'cut');
-    await sleep(2000);
     expect(await place.vm.qmp.queryStatus()).toMatchObject({ running: false });
     expect(run.source.status).toMatchObject({ state: 'switching', error: null });
     await run.targetVm.kill();
@@ -243,7 +245,7 @@ describe('switching, the VM stands still and the target has not taken over', () 
     await frozen(run);
     run.emulator?.cut();
     await expect(run.source.cancel('too late')).rejects.toMatchObject({ code: 'MOVER_TOO_LATE' });
-    await sleep(2500);
+    await sleep(1800);
     run.emulator?.setDelay(LINK.rttMs);
     run.emulator?.restore();
     const { place: there } = await run.finish();
@@ -286,7 +288,8 @@ describe('postcopy', () => {
     const run = await start();
     await halfWay(run);
     await run.source.kill();
-    await sleep(2500);
+    await until(run.target, (status) => status.link === 'cut');
+    await sleep(1600);
     expect(run.target.status).toMatchObject({ state: 'postcopy', link: 'cut' });
     expect(processAlive(run.target.pid)).toBe(true);
     expect(processAlive(run.targetVm.pid)).toBe(true);

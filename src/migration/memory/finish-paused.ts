@@ -10,6 +10,8 @@ import {
   COMMAND_RECV_BITMAP,
   PAGE_BYTES,
   SECTION_COMMAND,
+  SECTION_EOF,
+  SECTION_FOOTER,
 } from '../../wire/qemu-stream/constants.ts';
 import { encodeReceivedBitmap, encodeResumeAck, encodeShut } from '../../wire/qemu-stream/returnPath.ts';
 import { migrationFail } from '../messages.ts';
@@ -72,42 +74,55 @@ async function ramBlocks(qmp: QemuMonitor): Promise<Map<string, number>> {
   return blocks;
 }
 
-/** Answers the commands of a recovery (savevm.c): RECV_BITMAP for each block, then POSTCOPY_RESUME. */
+/**
+ * Answers the commands of a recovery (savevm.c): RECV_BITMAP for each block, then POSTCOPY_RESUME. With nothing left to
+ * send the stream then ends, and only at its end may QEMU hear that all has arrived.
+ */
 async function answer(socket: Socket, blocks: ReadonlyMap<string, number>): Promise<void> {
-  let pending = Buffer.alloc(0);
   const resumed = Promise.withResolvers<void>();
-  socket.on('close', () => resumed.reject(migrationFail('MOVER_QEMU_SOURCE', 'it closed the recovery')));
+  let pending = Buffer.alloc(0);
+  let running = false;
   const take = (chunk: Buffer): void => {
     pending = Buffer.concat([pending, chunk]);
-    while (pending.length >= COMMAND_HEADER_BYTES) {
-      const lengthBytes = pending.readUInt16BE(3);
+    while (!running && pending.length >= COMMAND_HEADER_BYTES) {
+      const end = COMMAND_HEADER_BYTES + pending.readUInt16BE(3);
       if (pending.readUInt8(0) !== SECTION_COMMAND || pending.length > MAX_COMMANDS_BYTES) {
-        throw migrationFail('MOVER_QEMU_SOURCE', `no command in a recovery: ${pending.readUInt8(0)}`);
+        throw migrationFail('MOVER_QEMU_SOURCE', `section ${pending.readUInt8(0)} in a recovery`);
       }
-      if (pending.length < COMMAND_HEADER_BYTES + lengthBytes) return;
+      if (pending.length < end) return;
       const command = pending.readUInt16BE(1);
-      const data = pending.subarray(COMMAND_HEADER_BYTES, COMMAND_HEADER_BYTES + lengthBytes);
       if (command === COMMAND_RECV_BITMAP) {
-        const name = data.toString('latin1', 1);
+        const name = pending.toString('latin1', COMMAND_HEADER_BYTES + 1, end);
         socket.write(encodeReceivedBitmap(name, Math.ceil((blocks.get(name) ?? 0) / PAGE_BYTES)));
       } else if (command === COMMAND_POSTCOPY_RESUME) {
-        // nothing is left to send; the end of the stream is of no interest
-        socket.off('data', onData);
-        socket.resume();
-        socket.write(Buffer.concat([encodeResumeAck(), encodeShut(0)]));
+        running = true;
+        socket.write(encodeResumeAck());
         resumed.resolve();
-        return;
       }
-      pending = pending.subarray(COMMAND_HEADER_BYTES + lengthBytes);
+      pending = pending.subarray(end);
     }
+    if (!running) return;
+    pending = pending.subarray(-STREAM_END_BYTES);
+    if (isStreamEnd(pending)) socket.write(encodeShut(0));
   };
-  const onData = (chunk: Buffer): void => {
+  socket.on('close', () => resumed.reject(migrationFail('MOVER_QEMU_SOURCE', 'it closed the recovery')));
+  socket.on('data', (chunk: Buffer) => {
     try {
       take(chunk);
     } catch (error) {
       resumed.reject(error);
     }
-  };
-  socket.on('data', onData);
+  });
   await resumed.promise;
+}
+
+/** u8 FOOTER, u32 section, u8 EOF: qemu_savevm_state_complete_postcopy. */
+const STREAM_END_BYTES = 6;
+
+function isStreamEnd(last: Buffer): boolean {
+  return (
+    last.length === STREAM_END_BYTES &&
+    last.readUInt8(0) === SECTION_FOOTER &&
+    last.readUInt8(STREAM_END_BYTES - 1) === SECTION_EOF
+  );
 }

@@ -72,6 +72,8 @@ interface Channel {
   readonly encoder: StreamEncoder;
   readonly retained: RetainedContent;
   sending: Promise<void>;
+  /** Lets the pump go on without waiting for `sending`. */
+  wake: (() => void) | undefined;
   sequence: number;
   socket: Socket | undefined;
 }
@@ -107,6 +109,11 @@ export class MemorySource implements AsyncDisposable {
   #flushTimer: NodeJS.Timeout | undefined;
   #heldBack: PromiseWithResolvers<void> | undefined;
   #heldBackBytes = 0;
+  /** QEMU is read, and nothing is done with it. */
+  #discarding = false;
+  /** Post-copy: the last byte of the main channel has been read. */
+  #written = false;
+  readonly #discard = Promise.withResolvers<void>();
 
   constructor(options: MemorySourceOptions) {
     this.#options = options;
@@ -198,6 +205,24 @@ export class MemorySource implements AsyncDisposable {
     return true;
   }
 
+  /**
+   * Ends QEMU's post-copy in order, without a target: what is left goes into the void, and at its end QEMU hears that
+   * it has arrived. Cancelling instead, closing the socket or saying so earlier (QEMU then closes it itself) leaves
+   * QEMU 7.2 in postcopy-paused, or ends it in an assertion (yank_unregister_instance).
+   */
+  discardRest(): void {
+    this.abandon();
+    this.#discarding = true;
+    this.#discard.resolve();
+    for (const channel of this.#channels) channel.wake?.();
+    if (this.#written) this.#sayArrived();
+  }
+
+  #sayArrived(): void {
+    const { socket } = this.#channels[0];
+    if (socket?.writable) socket.write(encodeShut(0));
+  }
+
   /** The VM runs at the target: what is left may come as fast as the link takes it. */
   resumeBackground(): void {
     this.#heldBack?.resolve();
@@ -221,7 +246,10 @@ export class MemorySource implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearTimeout(this.#flushTimer);
-    for (const { socket, retained } of this.#channels) {
+    this.#discarding = true;
+    this.#discard.resolve();
+    for (const { socket, wake, retained } of this.#channels) {
+      wake?.();
       retained.close();
       socket?.destroy();
     }
@@ -240,6 +268,7 @@ export class MemorySource implements AsyncDisposable {
           mode: index === 0 ? 'main' : 'ram',
           codec: this.#options.codec,
           onPackagedStart: () => {
+            if (this.#discarding) return;
             this.#packageNext = true;
             this.#startTakeover(false);
             this.#requestUrgentPages();
@@ -247,12 +276,15 @@ export class MemorySource implements AsyncDisposable {
           onRest: (reason, detail) => {
             if (reason === 'unknown') throw migrationFail('MOVER_QEMU_SOURCE', `unknown stream: ${detail}`);
             if (reason === 'devices') this.#tail = new StreamTail();
+            if (reason === 'eof') this.#written = true;
+            if (reason === 'eof' && this.#discarding) this.#sayArrived();
           },
         },
         (frame) => this.#enqueue(channel, frame),
       ),
       retained: new RetainedContent(),
       sending: Promise.resolve(),
+      wake: undefined,
       sequence: 0,
       socket: undefined,
     };
@@ -276,34 +308,56 @@ export class MemorySource implements AsyncDisposable {
     );
   }
 
+  /**
+   * Reads a channel to its end. After a failure it only holds the socket open: closing it would bring QEMU into a state
+   * that is hard to leave, see discardRest.
+   */
   async #pump(channel: Channel, socket: Socket): Promise<void> {
-    const { encoder, index } = channel;
-    for await (const chunk of socket as AsyncIterable<Buffer>) {
-      if (index === 0) {
-        this.#lastChunkAtMs = performance.now();
-        clearTimeout(this.#flushTimer);
+    const { index } = channel;
+    try {
+      for await (const chunk of socket as AsyncIterable<Buffer>) {
+        try {
+          if (this.#discarding) channel.encoder.push(chunk);
+          else await this.#take(channel, chunk);
+        } catch (error) {
+          this.#finished.reject(error);
+          await this.#discard.promise;
+        }
       }
-      encoder.push(chunk);
-      if (index === 0 && this.#tail) {
-        encoder.flush();
-        if (this.#tail.push(chunk)) this.#releaseTail(channel);
-      } else if (index === 1 || this.#phase !== 'precopy') encoder.flush();
-      else this.#flushTimer = setTimeout(() => encoder.flush(), FLUSH_DELAY_MS);
-      if (this.#heldBack && index === 0) {
-        this.#heldBackBytes += chunk.length;
-        // reading on lets QEMU come to the pages that are asked for
-        if (this.#heldBackBytes < HELD_BACK_BYTES) continue;
-      }
-      await channel.sending;
+    } finally {
+      clearTimeout(this.#flushTimer);
     }
-    clearTimeout(this.#flushTimer);
+    if (this.#discarding) return;
     // a part of the device state must not pass for the whole
     if (index === 0 && (this.#packageNext || (this.#tail && !this.#takeover))) {
       throw migrationFail('MOVER_QEMU_SOURCE', 'its stream ends within the device state');
     }
-    encoder.end();
+    channel.encoder.end();
     await channel.sending;
     await this.#options.session.send('urgent', MESSAGE_STREAM_END, encodeStreamEnd(index, channel.sequence));
+  }
+
+  async #take(channel: Channel, chunk: Buffer): Promise<void> {
+    const { encoder, index } = channel;
+    if (index === 0) {
+      this.#lastChunkAtMs = performance.now();
+      clearTimeout(this.#flushTimer);
+    }
+    encoder.push(chunk);
+    if (index === 0 && this.#tail) {
+      encoder.flush();
+      if (this.#tail.push(chunk)) this.#releaseTail(channel);
+    } else if (index === 1 || this.#phase !== 'precopy') encoder.flush();
+    else this.#flushTimer = setTimeout(() => encoder.flush(), FLUSH_DELAY_MS);
+    if (this.#heldBack && index === 0) {
+      this.#heldBackBytes += chunk.length;
+      // reading on lets QEMU come to the pages that are asked for
+      if (this.#heldBackBytes < HELD_BACK_BYTES) return;
+    }
+    await new Promise<void>((resolve, reject) => {
+      channel.wake = resolve;
+      channel.sending.then(resolve, reject);
+    });
   }
 
   #requestUrgentPages(): void {
@@ -333,12 +387,13 @@ export class MemorySource implements AsyncDisposable {
    */
   #releaseTail(channel: Channel): void {
     this.beginSwitch();
-    channel.socket?.write(encodeShut(0));
+    this.#sayArrived();
     this.#startTakeover(true);
     for (const frame of this.#held.splice(0)) this.#push(channel, frame, true);
   }
 
   #enqueue(channel: Channel, frame: EncodedFrame): void {
+    if (this.#discarding) return;
     const packaged = this.#packageNext && channel.index === 0 && frame.kind === 'device';
     if (packaged) this.#packageNext = false;
     if (channel.index === 0 && this.#tail && !this.#takeover) this.#held.push(frame);

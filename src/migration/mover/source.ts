@@ -25,6 +25,7 @@ import { endOutgoing, stayHere, type StayOptions, takeBack, withdrawOffer } from
 import { changeOwnership } from '../ownership.ts';
 import type { MigrationRecord } from '../record.ts';
 import { setCapabilities, startRoundOne, switchOver } from '../schemes/hybrid.ts';
+import { isBeforeSwitch } from '../state.ts';
 import { buildRecord, Timeline } from './build-record.ts';
 import type { SourceMoverConfig } from './config.ts';
 import type { MoverContext } from './context.ts';
@@ -324,7 +325,9 @@ export class SourceMover implements AsyncDisposable {
   async #settleQemu(ours: boolean): Promise<void> {
     const qmp = this.#qmp;
     const { siteId, ownershipPath, streamSocket, vm } = this.#config;
-    const options: StayOptions = { siteId, ownershipPath, streamSocket };
+    const discarding = !isBeforeSwitch(this.#context.states.state);
+    const options: StayOptions = { siteId, ownershipPath, streamSocket, discarding };
+    if (discarding) this.#memory?.discardRest();
     if (qmp?.state !== 'running') {
       this.#takingBack?.reject(migrationFail('MOVER_QEMU_SOURCE', 'there is nothing to take back'));
       if (ours) await withdrawOffer(options);

@@ -254,6 +254,7 @@ export class TargetMover implements AsyncDisposable {
   #watchSource(): () => void {
     const { signal } = this.#giveUp;
     const lost = (): void => {
+      if (this.#qemuGone.signal.aborted) return;
       const cause = asCloudapError(signal.reason);
       this.#report(migrationFail('MOVER_SOURCE_LOST', cause.message, { cause }));
     };
