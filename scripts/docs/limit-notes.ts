@@ -39,6 +39,14 @@ export const limitNotes: Notes = {
       why: 'Lines of the workload that nobody has read',
     },
   },
+  'src/content/pages/constants.ts': {
+    INDEX_MAX_ENTRIES: { crossed: 'pages that come later are not listed: they are sent' },
+    SOURCES_MAX: { crossed: '`MOVER_PROTOCOL`', why: 'Files that one migration may refer to' },
+    PROBES_MAX: {
+      crossed: 'the page is sent',
+      test: 'src/content/pages/page-index.test.ts: many entries of one checksum',
+    },
+  },
   'src/content/images/constants.ts': {
     MAX_VIRTUAL_SIZE_BYTES: {
       crossed: '`IMAGE_TOO_LARGE`',
@@ -191,6 +199,26 @@ export const limitNotes: Notes = {
   'src/migration/memory/finish-paused.ts': {
     MAX_COMMANDS_BYTES: { crossed: '`MOVER_QEMU_SOURCE`' },
   },
+  'src/migration/memory/references.ts': {
+    LOADED_MAX_BYTES: {
+      crossed: '`MOVER_PROTOCOL`',
+      test: 'src/migration/memory/references.test.ts: and takes only so much',
+      why: 'Pages that frames under way refer to, at the target',
+    },
+  },
+  'src/migration/memory/retained.ts': {
+    RETAINED_BYTES: {
+      crossed: 'the source waits',
+      test: 'src/migration/memory/references.test.ts: the source keeps a bounded amount',
+      why: 'Pages referred to and not yet decoded, of one channel, at the source',
+    },
+  },
+  'src/migration/memory/source.ts': {
+    MISSING_MAX_PAGES: {
+      crossed: 'nothing is referred to any more',
+      test: 'test/migration/content.test.ts: pages that are damaged at the target are sent after all',
+      why: 'Pages that the target asked for although its index lists them',
+    },
   'src/migration/memory/ring-pages.ts': {
     IDENTITY_LIMIT_BYTES: {
       crossed: 'such pages are not asked for early',
@@ -641,6 +669,10 @@ export const limitNotes: Notes = {
       crossed: '`STREAM_FRAME_TOO_LARGE`',
       test: 'src/wire/qemu-stream/decoder.test.ts: DEVICE_FRAME_RAW_LIMIT_BYTES',
     },
+    REPEAT_WINDOW_MAX_PAGES: {
+      crossed: '`MOVER_PROTOCOL`',
+      why: 'Pages sent that either end of a channel keeps to be repeated',
+    },
     RECV_BITMAP_MAX_BYTES: {
       crossed: '`STREAM_RETURN_PATH`',
       test: 'src/wire/qemu-stream/returnPath.test.ts: bitmap too long',
@@ -673,6 +705,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/cli/kit/constants.ts': ['REDRAW_INTERVAL_MS', 'PLAIN_INTERVAL_MS'],
   'src/content/guests/constants.ts': ['DOWNLOAD_POLL_MS', 'LOCK_POLL_MS'],
   'src/content/images/constants.ts': ['COPY_CHUNK_BYTES'],
+  'src/content/pages/constants.ts': ['READ_CHUNK_BYTES'],
   'src/link/constants.ts': [
     'PING_INTERVAL_MS',
     'PING_BURST',
@@ -693,11 +726,12 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/qemu/constants.ts': ['QEMU_CONNECT_RETRY_MS', 'QEMU_WATCH_INTERVAL_MS', 'TCG_TB_SIZE_MIB'],
   'src/qemu/rfb/constants.ts': ['KEY_DELAY_MS'],
   'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS', 'ADOPT_RETRY_MS'],
-  'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES'],
+  'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES', 'REPEAT_WINDOW_PAGES'],
 };
 
 /** Numbers of formats and protocols, exit codes, identities: patterns of names, by file. */
 export const notLimits: Readonly<Record<string, readonly string[]>> = {
+  'src/content/pages/constants.ts': ['PAGE_BYTES', 'HASH_BYTES'],
   'src/cli/kit/constants.ts': ['EXIT_.*'],
   'src/content/guests/constants.ts': ['GUEST_EPOCH_S'],
   'src/link/emulator-direction.ts': ['SLICE_.*'],

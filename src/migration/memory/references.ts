@@ -22,6 +22,8 @@ export interface ReferencesOptions {
   readonly reader: Pick<ContentReader, 'read'> | undefined;
   /** Sends an urgent message to the source. */
   readonly send: (type: number, payload: Buffer) => void;
+  /** Called the first time that pages turn out not to be here. */
+  readonly onMissing?: (pages: number) => void;
 }
 
 /**
@@ -91,6 +93,7 @@ export class References {
     if (this.#closed) throw over();
     const answer = Promise.withResolvers<Buffer>();
     this.#asked.set(`${channel} ${sequence}`, answer);
+    if (this.#resentPages === 0) this.#options.onMissing?.(missing.length);
     this.#resentPages += missing.length;
     const request = { channel, sequence, positions: [...missing] };
     this.#options.send(MESSAGE_CONTENT_MISSING, encodeContentMissing(request));

@@ -3,6 +3,7 @@ import { abortable, sleep } from '../../base/async.ts';
 import { asCloudapError, type CloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
+import { fail as failPages } from '../../content/pages/errors.ts';
 import { ContentReader } from '../../content/pages/reader.ts';
 import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
 import type { QmpEvent } from '../../wire/qmp/messages.ts';
@@ -145,6 +146,10 @@ export class TargetMover implements AsyncDisposable {
       reader: content.length > 0 ? reader : undefined,
       send: (type, payload) => {
         this.#session?.send('urgent', type, payload).catch(() => {});
+      },
+      onMissing: (pages) => {
+        const files = (config.content ?? []).map(({ path }) => path).join(', ');
+        this.#context.log.warn({ err: failPages('PAGES_CONTENT_DAMAGED', files), pages }, 'content');
       },
     });
     this.#references = references;
