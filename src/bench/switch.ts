@@ -18,7 +18,7 @@ import { rowsTable } from './kit/rows.ts';
 import { casesOf, phaseMedians, phasesTable, switchRows } from './switch/figures.ts';
 import type { Load } from './switch/guest.ts';
 import { machineFacts, runOurs } from './switch/ours.ts';
-import type { SwitchRun } from './switch/run.ts';
+import { type BenchCodec, benchCodecs, type SwitchRun } from './switch/run.ts';
 import { runStock } from './switch/stock.ts';
 
 const SITE_MEMORY_MIB = 2048;
@@ -52,7 +52,11 @@ const command = benchCommand(
   .option('--runs <n>', 'of each; the median counts (default: 5, with --quick 1)', count)
   .option('--quick', 'one run each')
   .addOption(new Option('--load <load>', 'of the guest').choices(['idle', 'busy', 'both']).default('both'))
-  .option('--codecs <list>', 'for memory and disk', 'rle,zstd')
+  .option(
+    '--codecs <list>',
+    'of memory and disk; content: pages of the base image as references, disk with zstd',
+    'rle,zstd',
+  )
   .option('--disk-rate <n>', "busy: the guest's disk operations a second", count, 30)
   .option('--memory-rate <n>', 'busy: memory pages that the guest writes a second', count, 300)
   .option('--link <spec>', `default: ${DEFAULT_LINK.emulator}; ${DEFAULT_LINK.netns} with netns`)
@@ -122,10 +126,14 @@ function loadsOf({ load, diskRate, memoryRate }: Options): Load[] {
   return load === 'both' ? [undefined, busy] : [load === 'busy' ? busy : undefined];
 }
 
-function codecsOf(list: string): ('rle' | 'zstd')[] {
-  const codecs = list.split(',').filter((codec) => codec === 'rle' || codec === 'zstd');
-  if (codecs.length === 0) command.error(`error: --codecs ${list}: rle, zstd or both`);
-  return codecs;
+function codecsOf(list: string): BenchCodec[] {
+  return list
+    .split(',')
+    .map(
+      (name) =>
+        benchCodecs.find((codec) => codec === name) ??
+        command.error(`error: --codecs ${list}: of ${benchCodecs.join(', ')}`),
+    );
 }
 
 function report(results: readonly SwitchRun[], runs: number): void {

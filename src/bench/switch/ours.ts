@@ -12,7 +12,7 @@ import {
 } from '../../site/api/messages.ts';
 import { failBench } from '../kit/errors.ts';
 import { checkArrived, type Load, makeReady } from './guest.ts';
-import type { SwitchRun } from './run.ts';
+import type { BenchCodec, SwitchRun } from './run.ts';
 import type { MachineFacts } from './stock.ts';
 
 const VM = 'bench';
@@ -36,7 +36,7 @@ export async function machineFacts({ center }: TwoSites, image: Image): Promise<
 export async function runOurs(
   lab: TwoSites,
   image: Image,
-  options: { codec: 'rle' | 'zstd'; load: Load; run: number },
+  options: { codec: BenchCodec; load: Load; run: number },
   signal: AbortSignal,
 ): Promise<SwitchRun> {
   try {
@@ -53,7 +53,7 @@ export async function runOurs(
 async function bootAndMove(
   lab: TwoSites,
   image: Image,
-  options: { codec: 'rle' | 'zstd'; load: Load; run: number },
+  options: { codec: BenchCodec; load: Load; run: number },
   signal: AbortSignal,
 ): Promise<SwitchRun> {
   const { codec, load, run } = options;
@@ -99,7 +99,9 @@ async function bootAndMove(
 
 async function migrate(lab: TwoSites, codec: string, signal: AbortSignal): Promise<MigrationView> {
   const { api } = lab.center;
-  const body = { vm: VM, to: lab.ap.id, memoryCodec: codec, diskCodec: codec };
+  // content that the target has is known for memory only
+  const diskCodec = codec === 'content' ? 'zstd' : codec;
+  const body = { vm: VM, to: lab.ap.id, memoryCodec: codec, diskCodec };
   let last = await api.json('POST', '/migrations', migrationViewSchema, { body, signal });
   const id = last.migrationId;
   const cancel = (): void => void api.json('DELETE', `/migrations/${id}`, z.unknown()).catch(() => {});

@@ -1,7 +1,10 @@
+export const benchCodecs = ['rle', 'zstd', 'content'] as const;
+export type BenchCodec = (typeof benchCodecs)[number];
+
 /** One migration, ours or stock QEMU's, as the table and the JSON report need it. */
 export interface SwitchRun {
   /** Codec of ours; `stock` for QEMU's own hybrid. */
-  readonly scheme: 'rle' | 'zstd' | 'stock';
+  readonly scheme: BenchCodec | 'stock';
   readonly load: 'idle' | 'busy';
   readonly run: number;
   /** Ours: initiated to running at the target. Stock: `migrate` to RESUME, the mirror's copy not counted. */
