@@ -149,7 +149,11 @@ export class MemoryTarget implements AsyncDisposable {
         });
         this.#channels.push({
           socket,
-          decoder: new StreamDecoder({ repeatPages: mode === 'main' ? (this.#options.repeatPages ?? 0) : 0 }),
+          decoder: new StreamDecoder({
+            repeatPages: mode === 'main' ? (this.#options.repeatPages ?? 0) : 0,
+            // `#feed` has QEMU take a frame's bytes before it decodes the next
+            reuseOutput: true,
+          }),
           next: 0,
           end: undefined,
           waiting: new Map(),

@@ -1,5 +1,6 @@
 import { crc32 } from 'node:zlib';
 import { decodeBlock } from '../codec.ts';
+import { MEMORY_FRAME_RAW_LIMIT_BYTES } from './constants.ts';
 import type { KindStats } from './encoder.ts';
 import { fail } from './errors.ts';
 import { FRAME_HEADER_BYTES, type FrameHeader, readFrameHeader } from './frame.ts';
@@ -18,9 +19,16 @@ export class StreamDecoder {
     device: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
   };
 
-  /** `repeatPages` must be what the encoder was given. */
-  constructor(options: { readonly repeatPages?: number } = {}) {
+  /** Where memory frames are decoded to, if the caller is done with each before the next. */
+  readonly #output: Buffer | undefined;
+
+  /**
+   * `repeatPages` must be what the encoder was given. With `reuseOutput` a result is valid until the next `push`: a
+   * megabyte less to allocate, and to collect, for each frame.
+   */
+  constructor(options: { readonly repeatPages?: number; readonly reuseOutput?: boolean } = {}) {
     this.#window = new RepeatWindow(options.repeatPages ?? 0);
+    this.#output = options.reuseOutput ? Buffer.allocUnsafeSlow(MEMORY_FRAME_RAW_LIMIT_BYTES) : undefined;
   }
 
   /**
@@ -43,7 +51,7 @@ export class StreamDecoder {
     const out =
       header.kind === 'device'
         ? decodeBlock(header.codec, frame.subarray(FRAME_HEADER_BYTES), header.rawBytes)
-        : decodeMemory(frame, header, { window: this.#window, referenced });
+        : decodeMemory(frame, header, { window: this.#window, referenced, output: this.#output });
     this.#check(out, header);
     const stats = this.#stats[header.kind];
     stats.bytesRaw += out.length;

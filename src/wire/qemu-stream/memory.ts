@@ -23,6 +23,8 @@ export interface DecodeContext {
   readonly window: RepeatWindow;
   /** The bodies of the frame's references, in order of use. */
   readonly referenced: Buffer | undefined;
+  /** Room for any frame; without it each gets its own. */
+  readonly output?: Buffer | undefined;
 }
 
 /** @throws STREAM_FRAME_CORRUPT, STREAM_CONTENT, CODEC_CORRUPT */
@@ -97,7 +99,7 @@ class MemoryDecode {
     this.#frame = frame;
     this.#rle = header.codec === CODEC_RLE;
     this.#bodies = header.codec === CODEC_ZSTD ? zstdUnpack(packed, bodiesLength) : packed;
-    this.#out = Buffer.allocUnsafeSlow(header.rawBytes);
+    this.#out = context.output?.subarray(0, header.rawBytes) ?? Buffer.allocUnsafeSlow(header.rawBytes);
   }
 
   run(): Buffer {
