@@ -47,6 +47,12 @@ export const limitNotes: Notes = {
       test: 'src/content/pages/page-index.test.ts: many entries of one checksum',
     },
   },
+  'src/content/pages/page-index.ts': {
+    INDEX_MAX_BYTES: {
+      crossed: '`PAGES_INDEX_DAMAGED`',
+      why: 'The file of a page index with all its entries',
+    },
+  },
   'src/content/images/constants.ts': {
     MAX_VIRTUAL_SIZE_BYTES: {
       crossed: '`IMAGE_TOO_LARGE`',
@@ -198,20 +204,6 @@ export const limitNotes: Notes = {
   },
   'src/migration/memory/finish-paused.ts': {
     MAX_COMMANDS_BYTES: { crossed: '`MOVER_QEMU_SOURCE`' },
-  },
-  'src/migration/memory/references.ts': {
-    LOADED_MAX_BYTES: {
-      crossed: '`MOVER_PROTOCOL`',
-      test: 'src/migration/memory/references.test.ts: and takes only so much',
-      why: 'Pages that frames under way refer to, at the target',
-    },
-  },
-  'src/migration/memory/retained.ts': {
-    RETAINED_BYTES: {
-      crossed: 'the source waits',
-      test: 'src/migration/memory/references.test.ts: the source keeps a bounded amount',
-      why: 'Pages referred to and not yet decoded, of one channel, at the source',
-    },
   },
   'src/migration/memory/source.ts': {
     MISSING_MAX_PAGES: {
