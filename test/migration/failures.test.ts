@@ -19,7 +19,9 @@ let dir: TempDir;
 let lab: MoverLab;
 let place: Place;
 
+/** A QEMU that has not tried to migrate yet: only such a one uses its second channel, see mayPreempt. */
 async function boot(): Promise<void> {
+  await (place as Place | undefined)?.vm.kill();
   place = await lab.boot('center');
   await place.workload.command('start disk=60 mem=200');
 }
@@ -74,7 +76,7 @@ async function verified(): Promise<void> {
 }
 
 /** The VM runs at the source as if nothing had been, and can be migrated again. */
-async function runsHere(generation: number): Promise<void> {
+async function staysHere(generation: number): Promise<void> {
   expect(await place.vm.qmp.queryStatus()).toMatchObject({ running: true });
   expect(await readOwnership(place.ownershipPath)).toMatchObject({
     owner: 'center',
@@ -83,6 +85,11 @@ async function runsHere(generation: number): Promise<void> {
     peer: null,
   });
   place = { ...place, generation };
+}
+
+/** And it was stopped meanwhile, so that its memory and disk are worth a look. */
+async function goesOnHere(generation: number): Promise<void> {
+  await staysHere(generation);
   await verified();
 }
 
@@ -117,7 +124,7 @@ async function takeBackByHand(run: Run): Promise<void> {
   await run.targetVm.kill();
   const { generation } = place;
   await takeBack(place.vm.qmp, { ...here(), generation });
-  await runsHere(generation + 2);
+  await goesOnHere(generation + 2);
 }
 
 describe('connecting', () => {
@@ -127,7 +134,7 @@ describe('connecting', () => {
     await sourceSays(run, 'MOVER_CANCELLED');
     await run.target.cancel('never mind');
     await targetIsClean(run, 'MOVER_CANCELLED');
-    await runsHere(place.generation);
+    await staysHere(place.generation);
   });
 
   test('source mover', async () => {
@@ -135,7 +142,7 @@ describe('connecting', () => {
     await run.source.kill();
     await run.target.cancel('the agent has heard of it');
     await targetIsClean(run);
-    await runsHere(place.generation);
+    await staysHere(place.generation);
   });
 
   test('target QEMU', async () => {
@@ -144,7 +151,7 @@ describe('connecting', () => {
     await targetIsClean(run, 'MOVER_QEMU_TARGET');
     await run.source.cancel('the agent has heard of it');
     await sourceSays(run, 'MOVER_CANCELLED');
-    await runsHere(place.generation);
+    await staysHere(place.generation);
   });
 });
 
@@ -155,7 +162,7 @@ describe('precopy', () => {
     await run.source.cancel('changed my mind');
     await sourceSays(run, 'MOVER_CANCELLED');
     await targetIsClean(run, 'MOVER_PEER_FAILED');
-    await runsHere(place.generation);
+    await staysHere(place.generation);
   });
 
   test('SIGTERM to the source mover is a cancel', async () => {
@@ -164,7 +171,7 @@ describe('precopy', () => {
     process.kill(run.source.pid, 'SIGTERM');
     await sourceSays(run, 'MOVER_CANCELLED');
     await targetIsClean(run, 'MOVER_PEER_FAILED');
-    await runsHere(place.generation);
+    await staysHere(place.generation);
   });
 
   test('link, for longer than allowed', async () => {
@@ -173,7 +180,7 @@ describe('precopy', () => {
     run.emulator?.cut();
     await sourceSays(run, 'LINK_LOST');
     await targetIsClean(run, 'LINK_LOST');
-    await runsHere(place.generation);
+    await staysHere(place.generation);
   });
 
   test('target QEMU', async () => {
@@ -182,7 +189,7 @@ describe('precopy', () => {
     process.kill(run.targetVm.pid, 'SIGKILL');
     await sourceSays(run, 'MOVER_PEER_FAILED');
     await targetIsClean(run, 'MOVER_QEMU_TARGET');
-    await runsHere(place.generation);
+    await staysHere(place.generation);
   });
 
   test('target mover', async () => {
@@ -190,7 +197,7 @@ describe('precopy', () => {
     await reached(run.source, 'precopy');
     await run.target.kill();
     await sourceSays(run, 'LINK_LOST');
-    await runsHere(place.generation);
+    await staysHere(place.generation);
     await run.targetVm.kill();
   });
 
@@ -199,18 +206,20 @@ describe('precopy', () => {
     await reached(run.source, 'precopy');
     await run.source.kill();
     await targetIsClean(run, 'LINK_LOST');
-    await runsHere(place.generation);
+    await goesOnHere(place.generation);
   });
 });
 
 describe('switching, the VM stands still and the target has not taken over', () => {
+  beforeAll(boot);
+
   test('target QEMU: by the target’s word the VM goes on at the source', async () => {
     const run = await start();
     await frozen(run);
     process.kill(run.targetVm.pid, 'SIGKILL');
     await sourceSays(run, 'MOVER_PEER_FAILED');
     await targetIsClean(run, 'MOVER_QEMU_TARGET');
-    await runsHere(place.generation);
+    await goesOnHere(place.generation);
   });
 
   test('target mover: only the operator can say that the target is dead', async () => {
@@ -224,7 +233,7 @@ describe('switching, the VM stands still and the target has not taken over', () 
     const { generation } = place;
     await run.source.takeBack();
     await sourceSays(run, 'MOVER_TAKEN_BACK');
-    await runsHere(generation + 2);
+    await goesOnHere(generation + 2);
   });
 
   test('source mover, with what it sent lost: the agent asks the target and lets the VM go on', async () => {
@@ -237,7 +246,7 @@ describe('switching, the VM stands still and the target has not taken over', () 
     expect(await place.vm.qmp.queryMigrate()).toMatchObject({ status: 'postcopy-paused' });
     expect(await readOwnership(place.ownershipPath)).toMatchObject({ owner: 'center', state: 'offered' });
     await stayHere(place.vm.qmp, here());
-    await runsHere(place.generation);
+    await goesOnHere(place.generation);
   });
 
   test('cancel is too late; a link that was cut goes on', async () => {
@@ -258,6 +267,22 @@ describe('switching, the VM stands still and the target has not taken over', () 
 });
 
 describe('postcopy', () => {
+  beforeAll(boot);
+
+  test('source mover: the VM waits where it misses something; the operator takes it back', async () => {
+    const run = await start();
+    await halfWay(run);
+    await run.source.kill();
+    await until(run.target, (status) => status.link === 'cut');
+    await sleep(1600);
+    expect(run.target.status).toMatchObject({ state: 'postcopy', link: 'cut' });
+    expect(processAlive(run.target.pid)).toBe(true);
+    expect(processAlive(run.targetVm.pid)).toBe(true);
+    // a signal that would cancel does not harm a VM that is here
+    process.kill(run.target.pid, 'SIGTERM');
+    await takeBackByHand(run);
+  });
+
   test('target QEMU: reported, and the operator takes the frozen VM back', async () => {
     const run = await start();
     await reached(run.target, 'postcopy');
@@ -281,21 +306,7 @@ describe('postcopy', () => {
     const { generation } = place;
     await run.source.takeBack();
     await sourceSays(run, 'MOVER_TAKEN_BACK');
-    await runsHere(generation + 2);
-  });
-
-  test('source mover: the VM waits where it misses something; the operator takes it back', async () => {
-    const run = await start();
-    await halfWay(run);
-    await run.source.kill();
-    await until(run.target, (status) => status.link === 'cut');
-    await sleep(1600);
-    expect(run.target.status).toMatchObject({ state: 'postcopy', link: 'cut' });
-    expect(processAlive(run.target.pid)).toBe(true);
-    expect(processAlive(run.targetVm.pid)).toBe(true);
-    // a signal that would cancel does not harm a VM that is here
-    process.kill(run.target.pid, 'SIGTERM');
-    await takeBackByHand(run);
+    await goesOnHere(generation + 2);
   });
 
   test('nothing is taken back from a target that can be reached', async () => {

@@ -24,7 +24,7 @@ import {
 import { endOutgoing, stayHere, type StayOptions, takeBack, withdrawOffer } from '../outgoing.ts';
 import { changeOwnership } from '../ownership.ts';
 import type { MigrationRecord } from '../record.ts';
-import { setCapabilities, startRoundOne, switchOver } from '../schemes/hybrid.ts';
+import { mayPreempt, setCapabilities, startRoundOne, switchOver } from '../schemes/hybrid.ts';
 import { isBeforeSwitch } from '../state.ts';
 import { buildRecord, Timeline } from './build-record.ts';
 import type { SourceMoverConfig } from './config.ts';
@@ -147,7 +147,8 @@ export class SourceMover implements AsyncDisposable {
       await DiskSource.open({ path: config.overlayPath, link: session, codec: codecIds[config.diskCodec] }),
     );
     this.#context.setProgress(() => this.#progress());
-    await setCapabilities(qmp, config.preempt);
+    const preempt = config.preempt && (await mayPreempt(qmp));
+    await setCapabilities(qmp, preempt);
     const indexes = await loading;
     await session.opened(signal);
     await this.#tell({
@@ -156,7 +157,7 @@ export class SourceMover implements AsyncDisposable {
       migrationId: config.migrationId,
       vmId: config.vmId,
       generation: config.vm.generation,
-      preempt: config.preempt,
+      preempt,
       content: indexes.map(({ digest }) => digest),
       repeatPages: config.memoryCodec === 'content' ? REPEAT_WINDOW_PAGES : 0,
     });

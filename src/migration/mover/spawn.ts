@@ -8,6 +8,7 @@ import { sleep } from '../../base/async.ts';
 import { processAlive } from '../../base/process.ts';
 import { RpcPeer } from '../../link/rpc.ts';
 import { migrationFail } from '../messages.ts';
+import { MOVER_NODE_FLAGS } from './limits.ts';
 import { type MoverConfig, type MoverStatus, moverStatusSchema } from './config.ts';
 import type { MoverHandle } from './handle.ts';
 
@@ -30,7 +31,7 @@ export async function startMover(config: MoverConfig): Promise<MoverHandle> {
   const configPath = `${config.rpcSocket}.json`;
   await writeFile(configPath, JSON.stringify(config), { mode: 0o600 });
   const log = openSync(config.logPath, 'a', 0o600);
-  const child = spawn(process.execPath, [MAIN, configPath], {
+  const child = spawn(process.execPath, [...MOVER_NODE_FLAGS, MAIN, configPath], {
     detached: true,
     stdio: ['ignore', log, log],
     env: { NODE_COMPILE_CACHE: COMPILE_CACHE, ...process.env },

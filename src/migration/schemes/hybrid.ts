@@ -27,6 +27,7 @@ const THROTTLED_BYTES_PER_SECOND = 4096;
  * make it end round one with a stop and a copy of everything that is dirty (migration_iteration_run).
  */
 const DOWNTIME_LIMIT_MS = 1;
+
 /** Sets the capabilities that both ends must agree on. */
 export async function setCapabilities(qmp: QemuMonitor, preempt: boolean): Promise<void> {
   await qmp.migrateSetCapabilities({
@@ -35,6 +36,17 @@ export async function setCapabilities(qmp: QemuMonitor, preempt: boolean): Promi
     'postcopy-ram': true,
     'postcopy-preempt': preempt,
   });
+}
+
+/**
+ * Whether this QEMU may use its second channel. Each outgoing attempt that ended before its post-copy leaves a count in
+ * QEMU 7.2's semaphore for the channel (postcopy-ram.c, postcopy_preempt_wait_channel). With it a later recovery goes
+ * on without the channel, and QEMU ends in an assertion: so only a QEMU's first attempt has the channel.
+ */
+export async function mayPreempt(qmp: QemuMonitor): Promise<boolean> {
+  const { status = 'none', ram } = await qmp.queryMigrate();
+  // an incoming migration leaves `completed` too, but no figures of the memory sent
+  return status === 'none' || (status === 'completed' && ram === undefined);
 }
 
 export async function startRoundOne(qmp: QemuMonitor, streamSocket: string): Promise<void> {

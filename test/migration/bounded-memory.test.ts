@@ -1,0 +1,16 @@
+import { expect, test } from 'vitest';
+import { run } from '../../src/base/process.ts';
+import { MOVER_NODE_FLAGS, MOVER_RSS_LIMIT_MIB } from '../../src/migration/mover/limits.ts';
+
+async function peakRssMiB(codec: string, streamMiB: number): Promise<number> {
+  const args = [...MOVER_NODE_FLAGS, 'test/kit/memoryLoad.ts', codec, `${streamMiB}`];
+  const { stdout } = await run(process.execPath, args);
+  return (JSON.parse(stdout) as { peakRssMiB: number }).peakRssMiB;
+}
+
+test.each(['rle', 'zstd'])('a VM eight times as large takes no more memory to move (%s)', async (codec) => {
+  const small = await peakRssMiB(codec, 128);
+  const large = await peakRssMiB(codec, 1024);
+  expect(large).toBeLessThan(MOVER_RSS_LIMIT_MIB);
+  expect(large - small).toBeLessThan(32);
+});
