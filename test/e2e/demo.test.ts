@@ -2,7 +2,6 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
 import { existsSync, readFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { expect, test } from 'vitest';
 import { migrationRecordSchema } from '../../src/migration/record.ts';
 import { tempDir } from '../kit/tempdir.ts';
@@ -11,10 +10,15 @@ const CLI = 'src/cli/main.ts';
 
 /** Runs the command line as a user does and returns what it said. */
 async function cloudap(
+  folder: string,
   args: readonly string[],
   onStart: (pid: number) => void = () => {},
 ): Promise<{ code: number | null; out: string; err: string }> {
-  const child = spawn(process.execPath, [CLI, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [CLI, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // temporary folders of its own, so that what it leaves behind is told from what others do
+    env: { ...process.env, TMPDIR: folder },
+  });
   let out = '';
   let err = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text));
@@ -24,10 +28,9 @@ async function cloudap(
   return { code, out, err };
 }
 
-/** Processes and temporary folders of demos. */
-async function leftovers(): Promise<string[]> {
-  const folders = (await readdir(tmpdir())).filter((name) => name.startsWith('cloudap-demo-'));
-  const processes: string[] = [];
+/** Processes and temporary folders of demos that were started in `folder`. */
+async function leftovers(folder: string): Promise<string[]> {
+  const found = (await readdir(folder)).filter((name) => name.startsWith('cloudap-demo-'));
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     let line = '';
     try {
@@ -35,16 +38,15 @@ async function leftovers(): Promise<string[]> {
     } catch {
       continue;
     }
-    if (line.includes('cloudap-demo-')) processes.push(line);
+    if (line.includes(`${folder}/cloudap-demo-`)) found.push(line);
   }
-  return [...folders, ...processes];
+  return found;
 }
 
 test.each(['ci', 'abiword'])('the demo moves the %s guest and leaves nothing behind', async (guest) => {
   await using dir = await tempDir();
   const file = dir.file('record.json');
-  const before = await leftovers();
-  const { code, out, err } = await cloudap(['demo', '--guest', guest, '--json', file]);
+  const { code, out, err } = await cloudap(dir.path, ['demo', '--guest', guest, '--json', file]);
   expect(code, err).toBe(0);
   const record = migrationRecordSchema.parse(JSON.parse(await readFile(file, 'utf8')));
   expect(record).toMatchObject({ ok: true, source: 'center', target: 'ap1', integrity: { bad: 0 } });
@@ -56,20 +58,20 @@ test.each(['ci', 'abiword'])('the demo moves the %s guest and leaves nothing beh
     const [, shot] = /after +(\S+\.png)/.exec(out) ?? [];
     expect(existsSync(shot ?? '')).toBe(true);
   }
-  expect((await leftovers()).filter((found) => !before.includes(found))).toEqual([]);
+  expect(await leftovers(dir.path)).toEqual([]);
 });
 
 test('Ctrl-C ends the demo in order', async () => {
-  const before = await leftovers();
-  const { code, err } = await cloudap(['demo', '--guest', 'ci', '--link', 'rate=5mbit'], (pid) => {
+  await using dir = await tempDir();
+  const { code, err } = await cloudap(dir.path, ['demo', '--guest', 'ci', '--link', 'rate=5mbit'], (pid) => {
     const watch = setInterval(() => {
-      void leftovers().then((found) => {
-        if (!found.some((line) => line.includes('qemu-system') && !before.includes(line))) return;
+      void leftovers(dir.path).then((found) => {
+        if (!found.some((line) => line.includes('qemu-system'))) return;
         clearInterval(watch);
         process.kill(pid, 'SIGINT');
       });
     }, 300);
   });
   expect(code, err).not.toBe(0);
-  expect((await leftovers()).filter((found) => !before.includes(found))).toEqual([]);
+  expect(await leftovers(dir.path)).toEqual([]);
 });
