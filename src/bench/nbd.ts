@@ -1,40 +1,31 @@
 /**
  * Our NBD server against `qemu-nbd`: the same raw file, the same client (`qemu-img bench`, which is QEMU's own NBD
- * driver, in a process of its own), runs interleaved, medians. Usage: see HELP.
+ * driver, in a process of its own), runs interleaved, medians.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { sleep } from '../base/async.ts';
-import { asCloudapError, errorCatalogue } from '../base/errors.ts';
 import { run } from '../base/process.ts';
 import { listNbdExports } from '../nbd/connect.ts';
 import { FileBackend } from '../nbd/file-backend.ts';
 import { startNbdServer } from '../nbd/server.ts';
+import { failBench as fail } from './kit/errors.ts';
+import { benchCommand, benchMain, count, type Outcome, positive } from './kit/main.ts';
+import { makeRow, type Row, rowsTable } from './kit/rows.ts';
+import { median } from './kit/stats.ts';
 
-const HELP = `npm run bench:nbd -- [--seconds N] [--rounds N] [--size-mib N] [--json FILE]
-
+const HELP = `
 Reads a raw file through our NBD server and through qemu-nbd, in turns, with the same client.
-  --seconds N    how long one run lasts (2)
-  --rounds N     runs of each case and server; the median counts (5)
-  --size-mib N   size of the file, a power of two; it stays in the page cache (256)
-  --json FILE    writes rows {case, metric, value, peer, peerValue, ratio}; ratio above 1: ours is faster
-  --help         this text
-`;
-
-const fail = errorCatalogue({
-  BENCH_USAGE: { summary: 'the benchmark was called wrongly', remedy: 'Run it with --help.' },
-  BENCH_SERVER: { summary: 'a server under test did not start', remedy: 'Is qemu-utils installed?' },
-  BENCH_OUTPUT: { summary: 'qemu-img bench said something unexpected', remedy: 'Check its version.' },
-});
+A ratio above 1: ours is faster.`;
 
 const MIB = 1024 * 1024;
 const PEER = 'qemu-nbd';
+const SERVE = 'serve';
 const START_TIMEOUT_MS = 10_000;
 
 interface Case {
@@ -53,15 +44,6 @@ const CASES: readonly Case[] = [
   { name: 'random-4k-qd16', metric: 'IOPS', blockBytes: 4096, depth: 16, strideBlocks: scattered },
   { name: 'sequential-1m-qd1', metric: 'MiB/s', blockBytes: MIB, depth: 1, strideBlocks: () => 1 },
 ];
-
-interface Row {
-  readonly case: string;
-  readonly metric: string;
-  readonly value: number;
-  readonly peer: string;
-  readonly peerValue: number;
-  readonly ratio: number;
-}
 
 /** A server under test, in a process of its own; ends with its scope. */
 class Server implements AsyncDisposable {
@@ -85,7 +67,7 @@ class Server implements AsyncDisposable {
       } catch (error) {
         if (performance.now() > deadline || server.#child.exitCode !== null) {
           await server[Symbol.asyncDispose]();
-          throw fail('BENCH_SERVER', program, { cause: error });
+          throw fail('BENCH_PROCESS', program, { cause: error });
         }
         await sleep(20);
       }
@@ -136,26 +118,7 @@ async function measure(
   }
   const scale = c.metric === 'MiB/s' ? c.blockBytes / MIB : 1;
   const [value, peerValue] = results.map((r) => Math.round(median(r) * scale)) as [number, number];
-  const ratio = Math.round((100 * value) / peerValue) / 100;
-  return { case: c.name, metric: c.metric, value, peer: PEER, peerValue, ratio };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const [low, high] = [sorted[sorted.length - 1 - middle] ?? 0, sorted[middle] ?? 0];
-  return (low + high) / 2;
-}
-
-function table(rows: readonly Row[]): string {
-  const lines = [['case', 'metric', 'cloudap', PEER, 'ratio']];
-  for (const r of rows) lines.push([r.case, r.metric, `${r.value}`, `${r.peerValue}`, r.ratio.toFixed(2)]);
-  const widths = [20, 8, 10, 10, 8];
-  return lines
-    .map((l) =>
-      l.map((cell, i) => (i < 2 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join(''),
-    )
-    .join('\n');
+  return makeRow(c.name, c.metric, value, { peer: { name: PEER, value: peerValue } });
 }
 
 /** Random content, so that neither server finds holes to skip. */
@@ -173,39 +136,20 @@ async function serve(file: string, path: string): Promise<void> {
   await once(process, 'SIGTERM');
 }
 
-function positive(text: string, name: string): number {
-  const value = Number(text);
-  if (!(value > 0)) throw fail('BENCH_USAGE', `--${name} ${text}`);
-  return value;
+const command = benchCommand('nbd', 'our NBD server beside qemu-nbd: random and sequential reads')
+  .option('--seconds <n>', 'how long one run lasts', positive, 2)
+  .option('--rounds <n>', 'runs of each case and server; the median counts', count, 5)
+  .option('--size-mib <n>', 'of the file, a power of two; it stays in the page cache', count, 256)
+  .addHelpText('after', HELP);
+
+interface Options {
+  seconds: number;
+  rounds: number;
+  sizeMib: number;
 }
 
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      seconds: { type: 'string', default: '2' },
-      rounds: { type: 'string', default: '5' },
-      'size-mib': { type: 'string', default: '256' },
-      json: { type: 'string' },
-      help: { type: 'boolean', default: false },
-      serve: { type: 'string', multiple: true },
-    },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return;
-  }
-  const [file, socket] = values.serve ?? [];
-  if (file !== undefined && socket !== undefined) {
-    await serve(file, socket);
-    return;
-  }
-  const seconds = positive(values.seconds, 'seconds');
-  const rounds = Math.ceil(positive(values.rounds, 'rounds'));
-  const sizeMib = positive(values['size-mib'], 'size-mib');
+async function compare({ seconds, rounds, sizeMib }: Options, signal: AbortSignal): Promise<Outcome> {
   if (!Number.isInteger(Math.log2(sizeMib))) throw fail('BENCH_USAGE', '--size-mib must be a power of two');
-
-  const interrupted = new AbortController();
-  process.once('SIGINT', () => interrupted.abort(fail('BENCH_USAGE', 'interrupted')));
   const dir = await mkdtemp(join(tmpdir(), 'cap-bench-'));
   try {
     const image = join(dir, 'disk.raw');
@@ -213,28 +157,17 @@ async function main(): Promise<void> {
     const [ours, theirs] = [join(dir, 'ours.sock'), join(dir, 'peer.sock')];
     const self = fileURLToPath(import.meta.url);
     const peerArgs = ['--read-only', '--persistent', '--shared=8', '--format=raw', `--socket=${theirs}`];
-    await using server = await Server.start(ours, process.execPath, [
-      self,
-      '--serve',
-      image,
-      '--serve',
-      ours,
-    ]);
+    await using server = await Server.start(ours, process.execPath, [self, SERVE, image, ours]);
     await using peer = await Server.start(theirs, PEER, [...peerArgs, image]);
     const options = { seconds, rounds, sizeBytes: sizeMib * MIB };
     const rows: Row[] = [];
-    for (const c of CASES) rows.push(await measure([server, peer], c, options, interrupted.signal));
-    process.stdout.write(`${table(rows)}\n`);
-    if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(rows, undefined, 2)}\n`);
+    for (const c of CASES) rows.push(await measure([server, peer], c, options, signal));
+    return { rows, text: rowsTable(rows) };
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
 }
 
-try {
-  await main();
-} catch (error) {
-  const { code, message, remedy } = asCloudapError(error);
-  process.stderr.write(`nbd bench: ${code}: ${message}\n${remedy}\n`);
-  process.exitCode = 1;
-}
+const [mode, file = '', socket = ''] = process.argv.slice(2);
+if (mode === SERVE) await serve(file, socket);
+else await benchMain(command, (signal) => compare(command.opts<Options>(), signal));

@@ -2,11 +2,19 @@
  * `npm run bench:stream`: how fast one core takes QEMU's migration stream through the memory path (parse, encode,
  * decode, checksums on both sides included), and how small the frames are, for each codec.
  */
-import { writeFile } from 'node:fs/promises';
-import { Command } from 'commander';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { buildPageIndex } from '../content/pages/builder.ts';
+import { pageHash } from '../content/pages/hash.ts';
+import { PageLookup } from '../content/pages/lookup.ts';
+import { decodePageIndex } from '../content/pages/page-index.ts';
 import type { CodecName } from '../wire/codec.ts';
+import { REPEAT_WINDOW_PAGES } from '../wire/qemu-stream/constants.ts';
 import { PAGE_BYTES, StreamDecoder, StreamEncoder } from '../wire/qemu-stream/index.ts';
 import { StreamWriter } from '../wire/qemu-stream/writer.ts';
+import { benchCommand, benchMain, count, positive } from './kit/main.ts';
+import { makeRow, metricsTable, type Row } from './kit/rows.ts';
 
 const RAM_ID = 2;
 /** What a socket gives in one read. */
@@ -18,7 +26,12 @@ const CHUNK_BYTES = 64 * 1024;
  */
 const MIX = { zero: 50, heap: 15, text: 10, code: 15, random: 10 } as const;
 
-type PageKind = keyof typeof MIX;
+/** Half of the pages stand in the base image, the others are those of the mix that have content. */
+const HELD_MIX = { held: 50, heap: 15, text: 10, code: 15, random: 10 } as const;
+/** Different pages of the base image that the mix draws from. */
+const HELD_PAGES = 8192;
+
+type PageKind = keyof typeof MIX | 'held';
 
 const HELP = `
 The mix (percent of guest pages): ${Object.entries(MIX)
@@ -29,17 +42,10 @@ The mix (percent of guest pages): ${Object.entries(MIX)
   text    English-like words
   code    bytes with the skewed distribution of machine code
   random  compressed or encrypted data
+  held    pages of a base image that both sites have, each drawn at random (mix "half": ${HELD_MIX.held} of 100, no zero pages)
+Codec "content" is zstd with references and repeats; its decoding includes the check of each reference's hash.
 Stretches of 1 to 32 pages of one kind follow each other; the same seed gives the same stream.
-MB/s counts stream bytes (zero pages are 9 bytes of it); "memory" counts 4096 bytes a page.`;
-
-interface Row {
-  readonly case: string;
-  readonly metric: string;
-  readonly value: number;
-  readonly peer: null;
-  readonly peerValue: null;
-  readonly ratio: null;
-}
+MB/s counts stream bytes (zero pages are 9 bytes of it) by CPU time; "memory" counts 4096 bytes a page.`;
 
 /** A small deterministic generator (xorshift32): 0 <= value < 2^32. */
 function generator(seed: number): () => number {
@@ -58,6 +64,7 @@ const words =
 function fill(page: Buffer, kind: PageKind, next: () => number): void {
   let at = 0;
   if (kind === 'zero') page.fill(0);
+  else if (kind === 'held') heldPage(next() % HELD_PAGES).copy(page);
   else if (kind === 'heap') {
     while (at < PAGE_BYTES) {
       const word = next() % 3 === 0 ? 0xffffffff : next();
@@ -79,6 +86,29 @@ function fill(page: Buffer, kind: PageKind, next: () => number): void {
     }
   } else {
     for (; at < PAGE_BYTES; at += 4) page.writeUInt32LE(next(), at);
+  }
+}
+
+/** Page `i` of the base image. */
+function heldPage(i: number): Buffer {
+  return held.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+}
+
+function makeHeld(): Buffer {
+  const next = generator(7);
+  const pages = Buffer.alloc(HELD_PAGES * PAGE_BYTES);
+  for (let at = 0; at < pages.length; at += 4) pages.writeUInt32LE(next(), at);
+  return pages;
+}
+
+/** What a source knows of the base image. */
+async function lookUp(image: Buffer): Promise<PageLookup> {
+  const folder = await mkdtemp(join(tmpdir(), 'cloudap-bench-'));
+  try {
+    await writeFile(join(folder, 'disk'), image);
+    return new PageLookup([decodePageIndex(await buildPageIndex(join(folder, 'disk')))]);
+  } finally {
+    await rm(folder, { recursive: true });
   }
 }
 
@@ -115,24 +145,37 @@ interface Pass {
   readonly encodedBytes: number;
 }
 
-function pass(chunks: readonly Buffer[], codec: CodecName): Pass {
+/** CPU time of this process, all of its threads: other load on the machine does not count. */
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+type BenchCodec = CodecName | 'content';
+
+function pass(chunks: readonly Buffer[], codec: BenchCodec): Pass {
   let decodeMs = 0;
   let encodedBytes = 0;
-  const decoder = new StreamDecoder();
-  const encoder = new StreamEncoder({ codec, strict: true }, (frame) => {
-    const start = performance.now();
-    decoder.push(frame.payload);
-    decodeMs += performance.now() - start;
+  const repeatPages = codec === 'content' ? REPEAT_WINDOW_PAGES : 0;
+  const decoder = new StreamDecoder({ repeatPages });
+  const packed = codec === 'content' ? 'zstd' : codec;
+  const encoder = new StreamEncoder({ codec: packed, strict: true }, (frame) => {
+    const start = cpuMs();
+    const { referenced } = frame;
+    for (let at = 0; at < (referenced?.length ?? 0); at += PAGE_BYTES) pageHash(referenced ?? held, at);
+    decoder.push(frame.payload, referenced);
+    decodeMs += cpuMs() - start;
     encodedBytes += frame.payload.length;
   });
-  const start = performance.now();
+  if (codec === 'content') encoder.useContent(lookup, repeatPages);
+  const start = cpuMs();
   for (const chunk of chunks) encoder.push(chunk);
   encoder.end();
-  return { encodeMs: performance.now() - start - decodeMs, decodeMs, encodedBytes };
+  return { encodeMs: cpuMs() - start - decodeMs, decodeMs, encodedBytes };
 }
 
 /** Passes for about `seconds`, the first one (compilation) not counted; the median pass is reported. */
-function measure(name: string, stream: Buffer, pages: number, codec: CodecName, seconds: number): Row[] {
+function measure(name: string, stream: Buffer, pages: number, codec: BenchCodec, seconds: number): Row[] {
   const chunks: Buffer[] = [];
   for (let at = 0; at < stream.length; at += CHUNK_BYTES) chunks.push(stream.subarray(at, at + CHUNK_BYTES));
   pass(chunks, codec);
@@ -142,14 +185,7 @@ function measure(name: string, stream: Buffer, pages: number, codec: CodecName, 
   passes.sort((a, b) => a.encodeMs + a.decodeMs - b.encodeMs - b.decodeMs);
   const { encodeMs, decodeMs, encodedBytes } = passes[passes.length >> 1] as Pass;
   const rate = (bytes: number, ms: number): number => Math.round(bytes / 1000 / ms);
-  const row = (metric: string, value: number): Row => ({
-    case: `${name} ${codec}`,
-    metric,
-    value,
-    peer: null,
-    peerValue: null,
-    ratio: null,
-  });
+  const row = (metric: string, value: number): Row => makeRow(`${name} ${codec}`, metric, value);
   return [
     row('streamMBps', rate(stream.length, encodeMs + decodeMs)),
     row('encodeMBps', rate(stream.length, encodeMs)),
@@ -159,42 +195,43 @@ function measure(name: string, stream: Buffer, pages: number, codec: CodecName, 
   ];
 }
 
-function print(rows: readonly Row[]): void {
-  const metrics = [...new Set(rows.map((row) => row.metric))];
-  const cases = [...new Set(rows.map((row) => row.case))];
-  const line = (cells: readonly string[]): string =>
-    cells.map((cell, i) => (i === 0 ? cell.padEnd(14) : cell.padStart(15))).join('');
-  console.log(line(['case', ...metrics]));
-  for (const name of cases) {
-    const values = metrics.map((m) =>
-      String(rows.find((r) => r.case === name && r.metric === m)?.value ?? '-'),
-    );
-    console.log(line([name, ...values]));
-  }
+const command = benchCommand(
+  'stream',
+  'MB/s of migration stream on one core, parse + encode + decode, by codec',
+)
+  .option('--seconds <n>', 'time for each case', positive, 2)
+  .option('--pages <n>', 'guest pages in the stream', count, 32_768)
+  .addHelpText('after', HELP);
+
+interface Options {
+  seconds: number;
+  pages: number;
 }
 
-const options = new Command('bench:stream')
-  .description('MB/s of migration stream on one core, parse + encode + decode, by codec.')
-  .option('--seconds <n>', 'time for each case', Number, 2)
-  .option('--pages <n>', 'guest pages in the stream', Number, 32_768)
-  .option('--json <file>', 'also write the rows to a file')
-  .addHelpText('after', HELP)
-  .parse()
-  .opts<{ seconds: number; pages: number; json?: string }>();
-
-const rows: Row[] = [];
-const codecs: readonly CodecName[] = ['raw', 'rle', 'zstd'];
+const held = makeHeld();
+const lookup = await lookUp(held);
+const codecs: readonly BenchCodec[] = ['raw', 'rle', 'zstd', 'content'];
 const mixes: readonly [string, Partial<Record<PageKind, number>>][] = [
   ['mix', MIX],
+  ['half', HELD_MIX],
   ['zero', { zero: 1 }],
   ['heap', { heap: 1 }],
   ['text', { text: 1 }],
   ['code', { code: 1 }],
   ['random', { random: 1 }],
 ];
-for (const [name, mix] of mixes) {
-  const stream = makeStream(options.pages, mix);
-  for (const codec of codecs) rows.push(...measure(name, stream, options.pages, codec, options.seconds));
-}
-print(rows);
-if (options.json !== undefined) await writeFile(options.json, `${JSON.stringify(rows, undefined, 2)}\n`);
+
+await benchMain(command, async (signal) => {
+  const { seconds, pages } = command.opts<Options>();
+  const rows: Row[] = [];
+  for (const [name, mix] of mixes) {
+    const stream = makeStream(pages, mix);
+    for (const codec of codecs) {
+      rows.push(...measure(name, stream, pages, codec, seconds));
+      // a case keeps the event loop for itself: signals are seen between two
+      await new Promise((resolve) => setImmediate(resolve));
+      signal.throwIfAborted();
+    }
+  }
+  return { rows, text: metricsTable(rows) };
+});

@@ -40,17 +40,29 @@ export default function demo(context: CliContext): Command {
   options.splice(0, options.length);
   return cmd
     .addOption(
-      new Option('--guest <guest>', 'abiword: a desktop; ci: a small guest without a screen, in seconds')
+      new Option(
+        '--guest <guest>',
+        'abiword: a desktop with a word processor; ci: small and without a screen, in half the time',
+      )
         .choices(['abiword', 'ci'])
         .default('abiword'),
     )
-    .addOption(new Option('--scheme <scheme>', 'how to migrate').choices(['hybrid']).default('hybrid'))
-    .option('--link <spec>', 'the WAN between the sites', 'rate=100mbit,rtt=10ms')
-    .addOption(new Option('--memory-codec <codec>', 'how pages travel (rle: the paper’s)').choices(codecs))
+    .addOption(
+      new Option('--scheme <scheme>', 'hybrid: memory once ahead, the rest and the disk afterwards')
+        .choices(['hybrid'])
+        .default('hybrid'),
+    )
+    .option('--link <spec>', 'the emulated WAN: rate=, rtt=, jitter=', 'rate=100mbit,rtt=10ms')
+    .addOption(
+      new Option('--memory-codec <codec>', 'how pages travel (rle: the paper’s)').choices([
+        ...codecs,
+        'content',
+      ]),
+    )
     .addOption(
       new Option('--disk-codec <codec>', 'how disk blocks travel (rle: the paper’s)').choices(codecs),
     )
-    .option('--json <file>', 'write the migration record')
+    .option('--json <file>', 'write the migration record (docs/METRICS.md) to this file')
     .option('--keep', 'leave both sites running until Ctrl-C')
     .action(
       action(context, (chosen: Options) => withInterrupt((signal) => runDemo(context, chosen, signal))),

@@ -6,7 +6,7 @@ import { printJson } from './kit/output.ts';
 
 export default function doctor(context: CliContext): Command {
   const cmd = command('doctor', 'say what this machine lacks, and how to mend it', 'cloudap doctor');
-  return cmd.option('--dir <dir>', 'where VMs would be kept, for the look at disk space', '.').action(
+  return cmd.option('--dir <dir>', 'where VMs would be kept: its free space is looked at', '.').action(
     action(context, async (options: { dir: string; json?: boolean }) => {
       const findings = await diagnose(options.dir);
       if (options.json) printJson(context.output, findings);

@@ -2,7 +2,7 @@ import { CommanderError, type Command } from 'commander';
 import { createProgram, findCommand, type CommandEntry } from './kit/program.ts';
 import { EXIT_OK, EXIT_USAGE } from './kit/constants.ts';
 import { processContext, type CliContext } from './kit/context.ts';
-import { reportError } from './kit/output.ts';
+import { failUsage, reportError } from './kit/output.ts';
 
 /** Loads only what the command line names: `cloudap --help` reads none of these files. */
 const commands: readonly CommandEntry[] = [
@@ -42,7 +42,7 @@ export async function main(argv: readonly string[], context: CliContext = proces
     if (entry) {
       const module = (await entry.load()) as { default: (context: CliContext) => Command };
       program.addCommand(module.default(context));
-    }
+    } else refuseUnknown(argv);
     settle(program, context);
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
@@ -53,6 +53,14 @@ export async function main(argv: readonly string[], context: CliContext = proces
     }
     context.setExitCode(reportError(context.output, error, false));
   }
+}
+
+/** A word that is no command, with the one that was probably meant. @throws USAGE */
+function refuseUnknown(argv: readonly string[]): void {
+  const word = argv.find((text) => !text.startsWith('-'));
+  if (word === undefined) return;
+  const near = commands.find(({ name }) => name.startsWith(word.slice(0, 2)) || word.startsWith(name));
+  throw failUsage('USAGE', `there is no command "${word}"${near ? `; did you mean "${near.name}"?` : ''}`);
 }
 
 /** Commander must neither end the process nor write past the context, at any depth. */

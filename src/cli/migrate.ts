@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { Option, type Command } from 'commander';
 import * as z from 'zod';
 import { CloudapError, errorCode } from '../base/errors.ts';
+import { failMigrate } from '../site/errors.ts';
 import { migrationViewSchema, type Migrate, type MigrationView } from '../site/api/messages.ts';
 import type { ApiClient } from '../site/api/client.ts';
 import { action, apiClient, command, withSite, type CliContext, type SiteOptions } from './kit/command.ts';
@@ -12,7 +13,7 @@ import { failUsage, formatMs, printJson, table } from './kit/output.ts';
 interface Options extends SiteOptions {
   to?: string;
   scheme: 'hybrid';
-  memoryCodec?: 'raw' | 'rle' | 'zstd';
+  memoryCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   diskCodec?: 'raw' | 'rle' | 'zstd';
   cancel?: string;
   follow?: string;
@@ -38,13 +39,27 @@ export default function migrate(context: CliContext): Command {
   );
   return cmd
     .argument('[vm]', 'name or id of a VM that runs at this site')
-    .option('--to <site>', 'where to')
-    .addOption(new Option('--scheme <scheme>', 'how').choices(['hybrid']).default('hybrid'))
-    .addOption(new Option('--memory-codec <codec>', 'default: the site’s').choices(codecs))
-    .addOption(new Option('--disk-codec <codec>', 'default: the site’s').choices(codecs))
-    .option('--follow <id>', 'show a migration that is under way')
+    .option('--to <site>', 'the site to move it to, as `cloudap site ls` names it')
+    .addOption(
+      new Option('--scheme <scheme>', 'hybrid: memory once ahead, the rest and the disk afterwards')
+        .choices(['hybrid'])
+        .default('hybrid'),
+    )
+    .addOption(
+      new Option(
+        '--memory-codec <codec>',
+        'how pages travel (default: as the site’s configuration says)',
+      ).choices([...codecs, 'content']),
+    )
+    .addOption(
+      new Option(
+        '--disk-codec <codec>',
+        'how disk blocks travel (default: as the site’s configuration says)',
+      ).choices(codecs),
+    )
+    .option('--follow <id>', 'show a migration that is under way, by its id')
     .option('--cancel <id>', 'cancel a migration that has not switched yet')
-    .option('--ls', 'list migrations of this site')
+    .option('--ls', 'list the migrations of this site, running and past')
     .option('--json [file]', 'write the migration record as JSON (to stdout without a file)')
     .action(
       action(context, async (vm: string | undefined, options: Options) => {
@@ -120,7 +135,7 @@ async function conclude(
   view: MigrationView | undefined,
   options: Options,
 ): Promise<number> {
-  if (!view) throw new CloudapError('MIGRATE_FAILED', 'the agent told nothing', 'Look at its log.');
+  if (!view) throw failMigrate('MIGRATE_FAILED', 'the agent ended without telling the result');
   const { record, error } = view;
   if (record && typeof options.json === 'string')
     await writeFile(options.json, `${JSON.stringify(record, null, 2)}\n`);

@@ -3,7 +3,9 @@
  * `node emulator-main.ts '{"listen":{"host":"127.0.0.1","port":0},"forward":{"host":"127.0.0.1","port":7000},"link":"rate=100mbit,rtt=10ms"}'`
  *
  * Prints `{"ready":true,"address":...}`. Each line on standard input is a command, answered by one line of JSON:
- * `cut`, `restore`, `drop`, `rate 50` (Mbit/s) or `rate unlimited`, `delay RTT_MS [JITTER_MS]`, `stats`.
+ * `cut`, `restore`, `drop`, `rate 50` (Mbit/s) or `rate unlimited`, `delay RTT_MS [JITTER_MS]`, `stats`,
+ * `forward PORT [reversed]` (a further way onto the same link, to that port of this machine; `reversed` is dialled
+ * from the link's other end; the answer names its `address`).
  * Ends when standard input ends, or on SIGTERM.
  */
 import { createInterface } from 'node:readline';
@@ -24,7 +26,7 @@ const Config = z.strictObject({
   queueBytes: z.int().min(1).optional(),
 });
 
-function command(emulator: Emulator, line: string): object {
+async function command(emulator: Emulator, line: string): Promise<object> {
   const [word = '', ...args] = line.trim().split(/\s+/);
   const numbers = args.map(Number);
   const [first = Number.NaN, second = 0] = numbers;
@@ -49,8 +51,17 @@ function command(emulator: Emulator, line: string): object {
       if (!(first >= 0 && second >= 0)) throw fail('LINK_SPEC', line);
       emulator.setDelay(first, second);
       return {};
+    case 'forward': {
+      if (!(Number.isInteger(first) && first > 0 && first <= 65_535)) throw fail('LINK_SPEC', line);
+      const host = '127.0.0.1';
+      const forward = { host, port: first };
+      return { address: await emulator.addForward({ host, port: 0 }, forward, args[1] === 'reversed') };
+    }
     default:
-      throw fail('LINK_SPEC', `${JSON.stringify(word)} is none of cut, restore, drop, rate, delay, stats`);
+      throw fail(
+        'LINK_SPEC',
+        `${JSON.stringify(word)} is none of cut, restore, drop, rate, delay, forward, stats`,
+      );
   }
 }
 
@@ -73,12 +84,15 @@ try {
   process.once('SIGTERM', end);
   const lines = createInterface({ input: process.stdin });
   lines.on('close', end);
+  // answers come in the order of the commands
+  let answered: Promise<unknown> = Promise.resolve();
   lines.on('line', (line) => {
-    try {
-      say({ ok: true, ...command(emulator, line) });
-    } catch (error) {
-      say({ ok: false, error: asCloudapError(error) });
-    }
+    answered = answered
+      .then(() => command(emulator, line))
+      .then(
+        (answer) => say({ ok: true, ...answer }),
+        (error: unknown) => say({ ok: false, error: asCloudapError(error) }),
+      );
   });
 } catch (error) {
   process.stderr.write(`${JSON.stringify(asCloudapError(error))}\n`);

@@ -38,12 +38,12 @@ export interface EmulatorStats {
 
 export class Emulator implements AsyncDisposable {
   readonly #options: EmulatorOptions;
-  readonly #server: Server;
+  readonly #servers: Server[] = [];
   readonly #up: Direction;
   readonly #down: Direction;
   readonly #sockets = new Set<Socket>();
   /** Connections that came while the link was cut: they hang until it is back. */
-  #held: Socket[] = [];
+  #held: (() => void)[] = [];
   #isCut = false;
   #connectionsTotal = 0;
 
@@ -54,33 +54,44 @@ export class Emulator implements AsyncDisposable {
     this.#down = new Direction(random);
     this.setRate(options.rateMbit);
     this.setDelay(options.rttMs ?? 0, options.jitterMs ?? 0);
-    this.#server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => {
-      this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
-      socket.on('error', () => socket.destroy());
-      if (this.#isCut) this.#held.push(socket);
-      else this.#connect(socket);
-    });
   }
 
   static async listen(options: EmulatorOptions): Promise<Emulator> {
     const emulator = new Emulator(options);
-    if ('path' in options.listen) {
-      await unlink(checkSocketPath(options.listen.path)).catch(() => {});
-      emulator.#server.listen(options.listen.path);
-    } else emulator.#server.listen(options.listen.port, options.listen.host);
-    await once(emulator.#server, 'listening');
+    await emulator.addForward(options.listen, options.forward);
     return emulator;
   }
 
-  /** Where it listens. */
-  get address(): LinkAddress {
-    const address = this.#server.address() as AddressInfo | string;
-    return typeof address === 'string' ? { path: address } : { host: address.address, port: address.port };
+  /**
+   * A further way onto the same link, whose rate and queues all of them share; returns where it listens.
+   * `reversed`: this one is dialled from the other end, so that what its client sends goes down.
+   */
+  async addForward(listen: LinkAddress, forward: LinkAddress, reversed = false): Promise<LinkAddress> {
+    const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+      socket.on('error', () => socket.destroy());
+      const go = (): void => {
+        if (!socket.destroyed) this.#connect(socket, forward, reversed);
+      };
+      if (this.#isCut) this.#held.push(go);
+      else go();
+    });
+    if ('path' in listen) {
+      await unlink(checkSocketPath(listen.path)).catch(() => {});
+      server.listen(listen.path);
+    } else server.listen(listen.port, listen.host);
+    this.#servers.push(server);
+    await once(server, 'listening');
+    return addressOf(server);
   }
 
-  #connect(client: Socket): void {
-    const { forward } = this.#options;
+  /** Where it listens first. */
+  get address(): LinkAddress {
+    return addressOf(this.#servers[0] as Server);
+  }
+
+  #connect(client: Socket, forward: LinkAddress, reversed: boolean): void {
     this.#connectionsTotal += 1;
     const server =
       'path' in forward
@@ -89,9 +100,10 @@ export class Emulator implements AsyncDisposable {
     this.#sockets.add(server);
     server.once('close', () => this.#sockets.delete(server));
     server.on('error', () => server.destroy());
+    const [there, back] = reversed ? [this.#down, this.#up] : [this.#up, this.#down];
     const pipes: [Direction, Pipe][] = [
-      [this.#up, { from: client, to: server, lastDueMs: 0 }],
-      [this.#down, { from: server, to: client, lastDueMs: 0 }],
+      [there, { from: client, to: server, lastDueMs: 0 }],
+      [back, { from: server, to: client, lastDueMs: 0 }],
     ];
     for (const [direction, pipe] of pipes) {
       direction.pipes.add(pipe);
@@ -120,7 +132,7 @@ export class Emulator implements AsyncDisposable {
     this.#isCut = false;
     this.#up.restore();
     this.#down.restore();
-    for (const socket of this.#held.splice(0)) if (!socket.destroyed) this.#connect(socket);
+    for (const go of this.#held.splice(0)) go();
   }
 
   /** Resets all connections; new ones work. */
@@ -160,12 +172,20 @@ export class Emulator implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const closed = new Promise<void>((resolve) => {
-      this.#server.close(() => resolve());
-    });
+    const closed = this.#servers.map(
+      (server) =>
+        new Promise<void>((resolve) => {
+          server.close(() => resolve());
+        }),
+    );
     this.#up.stop();
     this.#down.stop();
     for (const socket of this.#sockets) socket.destroy();
-    await closed;
+    await Promise.all(closed);
   }
+}
+
+function addressOf(server: Server): LinkAddress {
+  const address = server.address() as AddressInfo | string;
+  return typeof address === 'string' ? { path: address } : { host: address.address, port: address.port };
 }

@@ -5,7 +5,7 @@ import { fail as failFrame } from '../wire/link/errors.ts';
 export const fail = errorCatalogue({
   LINK_CLOSED: {
     summary: 'the link session is closed',
-    remedy: 'Nothing can be sent on it any more; see what closed it.',
+    remedy: 'The migration that it belonged to has ended; `cloudap migrate --ls` shows how.',
   },
   LINK_LOST: {
     summary: 'the link to the other site was cut for too long',
@@ -50,7 +50,7 @@ export const fail = errorCatalogue({
   },
   LINK_HANDLER_FAILED: {
     summary: 'a message could not be processed',
-    remedy: 'The message holds the cause.',
+    remedy: 'The message holds the cause; the log of the process that says so has more.',
   },
   LINK_CLOSE_TIMEOUT: {
     summary: 'the other side did not acknowledge everything in time',
@@ -62,18 +62,24 @@ export const fail = errorCatalogue({
   },
   LINK_GATEWAY_BUSY: {
     summary: 'the gateway of the other site has too many connections',
-    remedy: 'Wait, or find out who opens them.',
+    remedy: 'Wait and try again; if it stays, find out who opens connections to its port.',
   },
   LINK_GATEWAY_REFUSED: {
     summary: 'the gateway of the other site refused the connection',
     remedy: 'Check that both sites run the same CloudAP version and that the port is the one of its gateway.',
   },
-  LINK_TIMEOUT: { summary: 'no answer in time', remedy: 'Check the network and the other side.' },
+  LINK_TIMEOUT: {
+    summary: 'no answer from the other site in time',
+    remedy: 'Check the network, and that the agent and the gateway of the other site run.',
+  },
   LINK_CONNECTION_LOST: {
     summary: 'a connection was lost',
     remedy: 'It is made again by itself while the session allows; check the network if it stays away.',
   },
-  LINK_CONFIG: { summary: 'a configuration is not valid', remedy: 'The message names the field.' },
+  LINK_CONFIG: {
+    summary: 'the settings of a link process are not valid',
+    remedy: 'Correct the field that the message names.',
+  },
   LINK_PATH_TOO_LONG: {
     summary: 'the path of a socket is longer than the 107 bytes that the system allows',
     remedy: 'Use a shorter runtime directory.',

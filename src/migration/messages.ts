@@ -1,5 +1,11 @@
 import * as z from 'zod';
 import { errorCatalogue } from '../base/errors.ts';
+import { SOURCES_MAX } from '../content/pages/constants.ts';
+import {
+  MEMORY_FRAME_RAW_LIMIT_BYTES,
+  PAGE_BYTES,
+  REPEAT_WINDOW_MAX_PAGES,
+} from '../wire/qemu-stream/constants.ts';
 
 /**
  * What two movers say to each other over their link session. Types 64..95 belong to the disk (wire/disk).
@@ -9,6 +15,8 @@ import { errorCatalogue } from '../base/errors.ts';
  *     | <-------------------------------- READY |            QEMU listens, NBD is served
  *     | STREAM (memory, round one) ===========> |  (bulk)
  *     | <------------------------------- RETURN |            QEMU's return path
+ *     | <--------------- CONTENT_MISSING, DECODED |          pages referred to that are damaged there; frames done with
+ *     | CONTENT_BYTES ------------------------> |  (urgent)  those pages
  *     |   pipe drained, ownership offered       |
  *     | disk freeze: size and metadata -------> |  (urgent)
  *     | STREAM (device, TAKEOVER) ------------> |  (urgent)  ownership taken, QEMU resumes the VM
@@ -23,9 +31,12 @@ export const MESSAGE_CONTROL = 1;
 export const MESSAGE_STREAM = 32;
 export const MESSAGE_STREAM_END = 33;
 export const MESSAGE_RETURN = 34;
+export const MESSAGE_CONTENT_MISSING = 35;
+export const MESSAGE_CONTENT_BYTES = 36;
+export const MESSAGE_DECODED = 37;
 
 /** Version of everything movers exchange, disk and stream frames included. */
-export const MOVER_PROTOCOL_VERSION = 1;
+export const MOVER_PROTOCOL_VERSION = 2;
 
 export const migrationFail = errorCatalogue({
   MOVER_PROTOCOL: {
@@ -46,11 +57,12 @@ export const migrationFail = errorCatalogue({
   },
   MOVER_QEMU_SOURCE: {
     summary: 'QEMU at the source ended or refused to go on with the migration',
-    remedy: 'Look at the VM’s qemu.log at the source.',
+    remedy: 'Look at qemu.log in the VM’s directory at the source.',
   },
   MOVER_QEMU_TARGET: {
     summary: 'QEMU at the target ended or refused the incoming VM',
-    remedy: 'Look at the VM’s qemu.log at the target. Before the switch the VM runs on at the source.',
+    remedy:
+      'Look at the mover’s log at the target, which holds the end of QEMU’s. Before the switch the VM runs on at the source.',
   },
   MOVER_SOURCE_LOST: {
     summary: 'the source has gone while the VM still needs it',
@@ -67,7 +79,7 @@ export const migrationFail = errorCatalogue({
   },
   MOVER_TIMEOUT: {
     summary: 'a step of the migration took too long',
-    remedy: 'Look at the mover’s log at both sites for the step that hangs.',
+    remedy: 'Look at migrations/<id>.log in the dataDir of both sites for the step that hangs.',
   },
   MOVER_START: {
     summary: 'the mover process did not start',
@@ -104,6 +116,18 @@ export const targetFiguresSchema = z.object({
 });
 export type TargetFigures = z.infer<typeof targetFiguresSchema>;
 
+/**
+ * In `hello` what the source could refer to, in `ready` what of it the target has too, in the same order: digests of page
+ * indexes (content/pages). `repeatPages` is how many sent pages both ends keep to be repeated: the smaller of the two.
+ */
+const contentShape = {
+  content: z
+    .array(z.string().regex(/^[0-9a-f]{64}$/))
+    .max(SOURCES_MAX)
+    .optional(),
+  repeatPages: z.number().int().min(0).max(REPEAT_WINDOW_MAX_PAGES).optional(),
+};
+
 export const controlSchema = z.discriminatedUnion('kind', [
   z.object({
     kind: z.literal('hello'),
@@ -113,8 +137,9 @@ export const controlSchema = z.discriminatedUnion('kind', [
     generation: z.number().int(),
     /** The postcopy-preempt channel is in use: the stream has two channels. */
     preempt: z.boolean(),
+    ...contentShape,
   }),
-  z.object({ kind: z.literal('ready') }),
+  z.object({ kind: z.literal('ready'), ...contentShape }),
   z.object({ kind: z.literal('resumed'), atMs: z.number() }),
   z.object({ kind: z.literal('independent'), figures: targetFiguresSchema }),
   z.object({ kind: z.literal('released') }),
@@ -204,4 +229,92 @@ export function decodeStreamMessage(payload: Buffer): StreamMessage {
     sequence: payload.readUInt32BE(4),
     frame: payload.subarray(STREAM_HEADER_BYTES),
   };
+}
+
+/** Most pages that one frame refers to. */
+const FRAME_PAGES_MAX = Math.floor(MEMORY_FRAME_RAW_LIMIT_BYTES / PAGE_BYTES);
+/** u8 channel, u8 codec or 0, u16 0, u32 sequence of the stream message (big endian). */
+const CONTENT_HEADER_BYTES = 8;
+
+interface ContentHeader {
+  channel: 0 | 1;
+  sequence: number;
+}
+
+function writeContentHeader(out: Buffer, { channel, sequence }: ContentHeader, codec = 0): void {
+  out.writeUInt8(channel, 0);
+  out.writeUInt8(codec, 1);
+  out.writeUInt16BE(0, 2);
+  out.writeUInt32BE(sequence, 4);
+}
+
+function readContentHeader(payload: Buffer, minimumBytes: number): ContentHeader & { codec: number } {
+  if (payload.length < minimumBytes) throw migrationFail('MOVER_PROTOCOL', 'short content message');
+  const channel = payload.readUInt8(0);
+  if ((channel !== 0 && channel !== 1) || payload.readUInt16BE(2) !== 0)
+    throw migrationFail('MOVER_PROTOCOL', 'content message header');
+  return { channel, codec: payload.readUInt8(1), sequence: payload.readUInt32BE(4) };
+}
+
+/** Target to source: of the pages that this frame refers to, those at these positions (0 is the first) are not here. */
+export interface ContentMissing extends ContentHeader {
+  positions: readonly number[];
+}
+
+/** Header, then u32 for each position. */
+export function encodeContentMissing(message: ContentMissing): Buffer {
+  const out = Buffer.alloc(CONTENT_HEADER_BYTES + 4 * message.positions.length);
+  writeContentHeader(out, message);
+  for (const [i, position] of message.positions.entries())
+    out.writeUInt32BE(position, CONTENT_HEADER_BYTES + 4 * i);
+  return out;
+}
+
+/** @throws MOVER_PROTOCOL */
+export function decodeContentMissing(payload: Buffer): ContentMissing {
+  const { channel, sequence } = readContentHeader(payload, CONTENT_HEADER_BYTES + 4);
+  const count = (payload.length - CONTENT_HEADER_BYTES) / 4;
+  if (!Number.isInteger(count) || count > FRAME_PAGES_MAX)
+    throw migrationFail('MOVER_PROTOCOL', 'positions of missing content');
+  const positions = Array.from({ length: count }, (_, i) =>
+    payload.readUInt32BE(CONTENT_HEADER_BYTES + 4 * i),
+  );
+  return { channel, sequence, positions };
+}
+
+/** Source to target: the answer, the pages one after the other, packed with a codec of wire/codec.ts. */
+export interface ContentBytes extends ContentHeader {
+  codec: number;
+  pages: number;
+  payload: Buffer;
+}
+
+/** Header with the codec, u32 number of pages, payload. */
+export function encodeContentBytes(message: ContentBytes): Buffer {
+  const head = Buffer.alloc(CONTENT_HEADER_BYTES + 4);
+  writeContentHeader(head, message, message.codec);
+  head.writeUInt32BE(message.pages, CONTENT_HEADER_BYTES);
+  return Buffer.concat([head, message.payload]);
+}
+
+/** @throws MOVER_PROTOCOL */
+export function decodeContentBytes(payload: Buffer): ContentBytes {
+  const header = readContentHeader(payload, CONTENT_HEADER_BYTES + 4);
+  const pages = payload.readUInt32BE(CONTENT_HEADER_BYTES);
+  if (pages > FRAME_PAGES_MAX) throw migrationFail('MOVER_PROTOCOL', `${pages} pages of content`);
+  return { ...header, pages, payload: payload.subarray(CONTENT_HEADER_BYTES + 4) };
+}
+
+/** Target to source: all frames of the channel up to this one are decoded; what they refer to need not be kept. */
+export function encodeDecoded(message: ContentHeader): Buffer {
+  const out = Buffer.alloc(CONTENT_HEADER_BYTES);
+  writeContentHeader(out, message);
+  return out;
+}
+
+/** @throws MOVER_PROTOCOL */
+export function decodeDecoded(payload: Buffer): ContentHeader {
+  const { channel, sequence } = readContentHeader(payload, CONTENT_HEADER_BYTES);
+  if (payload.length !== CONTENT_HEADER_BYTES) throw migrationFail('MOVER_PROTOCOL', 'decoded message');
+  return { channel, sequence };
 }

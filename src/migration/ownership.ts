@@ -11,7 +11,8 @@ const fail = errorCatalogue({
   },
   OWNERSHIP_UNREADABLE: {
     summary: 'the ownership file of the VM cannot be read',
-    remedy: 'Restore it from the other site: the higher generation is right.',
+    remedy:
+      'Do not run the VM before you know who owns it: ownership.json of the site with the higher generation is right.',
   },
 });
 

@@ -48,7 +48,19 @@ export const migrationRecordSchema = z.object({
   bytes: z.object({ memory: count, disk: count, device: count, control: count, total: count }),
   /** What the same would have been without our encoding. */
   rawBytes: z.object({ memory: count, disk: count, device: count }),
-  pages: z.object({ zero: count, sent: count, postCopied: count, faulted: count }),
+  /**
+   * How page records travelled: all zero, as bytes, as a reference to content of the target, as a repeat of a page sent
+   * before. `resent`: references that had to be sent after all. `postCopied` and `faulted` count across these.
+   */
+  pages: z.object({
+    zero: count,
+    sent: count,
+    referenced: count.default(0),
+    repeated: count.default(0),
+    resent: count.default(0),
+    postCopied: count,
+    faulted: count,
+  }),
   blocks: z.object({ sizeBytes: count, total: count, pushed: count, pulled: count, skipped: count }),
   pullLatencyMs: z.object({ count, p50: ms.nullable(), p99: ms.nullable(), max: ms.nullable() }),
   /** Offsets from initiatedAtMs. */

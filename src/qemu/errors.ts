@@ -3,7 +3,7 @@ import { errorCatalogue } from '../base/errors.ts';
 export const fail = errorCatalogue({
   QMP_COMMAND_FAILED: {
     summary: 'QEMU refused a command',
-    remedy: 'The message is QEMU’s own; `class` and `desc` are in the fields.',
+    remedy: 'The message is QEMU’s own and mostly says why; qemu.log in the VM directory may say more.',
   },
   QMP_TIMEOUT: {
     summary: 'QEMU did not answer in time',
@@ -23,7 +23,7 @@ export const fail = errorCatalogue({
   },
   QMP_CLOSED: {
     summary: 'the QMP session was closed',
-    remedy: 'The caller closed it; connect again to go on.',
+    remedy: 'Whoever used it has ended; run the command again.',
   },
   QMP_UNEXPECTED: {
     summary: 'QEMU answered with something that was not expected',
@@ -31,11 +31,11 @@ export const fail = errorCatalogue({
   },
   QMP_BUSY: {
     summary: 'too many QMP commands are waiting',
-    remedy: 'QEMU does not answer; look at its log.',
+    remedy: 'QEMU does not answer; look at qemu.log in the VM directory.',
   },
   QMP_EVENTS_LOST: {
     summary: 'events were asked for that are no longer remembered',
-    remedy: 'Take a newer mark.',
+    remedy: 'This is a defect in CloudAP (it waited too long to ask); report it with the log.',
   },
   QEMU_NOT_FOUND: {
     summary: 'QEMU is not installed',
@@ -43,11 +43,11 @@ export const fail = errorCatalogue({
   },
   QEMU_START_FAILED: {
     summary: 'QEMU did not start',
-    remedy: 'The message holds the end of QEMU’s log.',
+    remedy: 'The message holds the end of QEMU’s log; `cloudap doctor` shows what this machine lacks.',
   },
   QEMU_EXITED: {
     summary: 'QEMU has ended',
-    remedy: 'The message holds the end of QEMU’s log.',
+    remedy: 'The message holds the end of QEMU’s log; `cloudap vm start` starts the VM again.',
   },
   QEMU_NOT_OURS: {
     summary: 'the process is not the QEMU that it should be',
@@ -67,11 +67,12 @@ export const fail = errorCatalogue({
   },
   QEMU_SPEC_INVALID: {
     summary: 'the description of a virtual machine is not valid',
-    remedy: 'The message names the field.',
+    remedy: 'Correct the field that the message names.',
   },
   QEMU_KVM_UNUSABLE: {
     summary: 'KVM was asked for but does not work here',
-    remedy: 'Load kvm_intel or kvm_amd and give access to /dev/kvm, or use TCG.',
+    remedy:
+      'Load kvm_intel or kvm_amd and give access to /dev/kvm, or set `accelerator: tcg` in the configuration.',
   },
   QEMU_MACHINE_UNSUPPORTED: {
     summary: 'this site cannot run a machine of this kind',

@@ -24,7 +24,7 @@ const remedies: Readonly<Record<string, string>> = {
   'capacity.vms': 'Write how many VMs there may be, such as `vms: 16`',
   accelerator: 'Write auto, tcg or kvm',
   migration: 'Leave it out, or see docs/SITE.md',
-  'migration.memoryCodec': 'Write raw, rle or zstd',
+  'migration.memoryCodec': 'Write raw, rle, zstd or content',
   'migration.diskCodec': 'Write raw, rle or zstd',
   'migration.linkLossTimeoutMs': 'Write milliseconds between 1000 and 600000',
 };

@@ -22,6 +22,7 @@ const address = z.string().transform((text, context): Address => {
 
 const path = z.string().min(1);
 const codec = z.enum(['raw', 'rle', 'zstd']);
+const memoryCodec = z.enum(['raw', 'rle', 'zstd', 'content']);
 
 const linkSchema = z
   .strictObject({
@@ -61,11 +62,11 @@ export const siteFileSchema = z
     accelerator: z.enum(['auto', 'tcg', 'kvm']).default('auto'),
     migration: z
       .strictObject({
-        memoryCodec: codec.default('zstd'),
+        memoryCodec: memoryCodec.default('content'),
         diskCodec: codec.default('rle'),
         linkLossTimeoutMs: z.int().min(1000).max(600_000).default(10_000),
       })
-      .default({ memoryCodec: 'zstd', diskCodec: 'rle', linkLossTimeoutMs: 10_000 }),
+      .default({ memoryCodec: 'content', diskCodec: 'rle', linkLossTimeoutMs: 10_000 }),
   })
   .superRefine((site, context) => {
     const self = site.link.dial.findIndex((d) => d.site === site.id);

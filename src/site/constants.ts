@@ -93,3 +93,6 @@ export const API_TIMEOUT_MS = 120_000;
 
 /** Kinds of machine of which an agent remembers that its QEMU can make them. */
 export const MACHINES_REMEMBERED = 256;
+
+/** How long the end of an attempt waits for the target to be clean; without an answer the target cleans up by itself. */
+export const ABORT_TIMEOUT_MS = 5_000;

@@ -24,7 +24,8 @@ export const failSite = errorCatalogue({
   },
   SITE_TLS: {
     summary: 'the certificate files of this site cannot be used',
-    remedy: 'Check the files under `tls`; `cloudap site add` at the center issues new ones.',
+    remedy:
+      'Check the files under `tls`; `cloudap site add --dir NEW` at the center makes new ones to copy there.',
   },
   SITE_GATEWAY: {
     summary: 'the gateway did not start to listen',
@@ -79,9 +80,12 @@ export const failVm = errorCatalogue({
   VM_NOT_RUNNING: { summary: 'the VM is not running', remedy: 'Start it first with `cloudap vm start`.' },
   VM_NOT_OWNED: {
     summary: 'this site does not own the VM now, so it must not run or change it',
-    remedy: 'It is being handed over; see `cloudap vm ls` at both sites.',
+    remedy: 'It is being handed over, or has been; `cloudap vm ls` at both sites shows the owner.',
   },
-  VM_BUSY: { summary: 'the VM is busy with another operation', remedy: 'Wait for it to end, or cancel it.' },
+  VM_BUSY: {
+    summary: 'the VM is busy with another operation',
+    remedy: 'Wait for that to end; a migration can be cancelled with `cloudap migrate --cancel ID`.',
+  },
   VM_CAPACITY: {
     summary: 'the site has no capacity left for this VM',
     remedy: 'Stop or move another VM, or raise `capacity` in the configuration.',
@@ -153,7 +157,7 @@ export const failPrepare = errorCatalogue({
   },
   PREPARE_NAME_TAKEN: {
     summary: 'the target has a VM with this name already',
-    remedy: 'Rename or remove the VM at the target.',
+    remedy: 'Remove the VM of that name at the target with `cloudap vm rm`, if it is not needed.',
   },
   PREPARE_VM_EXISTS: {
     summary: 'the target has files of this VM already',
@@ -204,5 +208,8 @@ export const failMigrate = errorCatalogue({
     summary: 'the migration was interrupted after the switch; both sites keep what they have',
     remedy: 'Do not remove anything at either site. docs/SITE.md, "After the switch", says what to do.',
   },
-  MIGRATE_FAILED: { summary: 'the migration failed', remedy: 'The message holds the cause.' },
+  MIGRATE_FAILED: {
+    summary: 'the migration failed',
+    remedy: 'See `cloudap migrate --ls` for its state, and migrations/<id>.log in the dataDir of the site.',
+  },
 });

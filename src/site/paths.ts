@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { constants, accessSync, chmodSync, lstatSync, mkdirSync } from 'node:fs';
+import { constants, accessSync, chmodSync, lstatSync, mkdirSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { SOCKET_PATH_MAX_BYTES, SOCKET_SUFFIX_MAX_BYTES } from './constants.ts';
@@ -53,6 +53,17 @@ export function makeRuntimeDir(runtimeDir: string): void {
   }
   if ((found.mode & 0o777) !== 0o700) chmodSync(runtimeDir, 0o700);
   for (const name of ['link', 'v', 'm']) mkdirSync(join(runtimeDir, name), { recursive: true, mode: 0o700 });
+}
+
+/** Removes the runtime directory if nothing of the site lives there any more: no VM, no migration. */
+export function removeRuntimeDir(runtimeDir: string): void {
+  for (const name of ['link', 'v', 'm', '']) {
+    try {
+      rmdirSync(join(runtimeDir, name));
+    } catch {
+      // it is in use
+    }
+  }
 }
 
 /** Only its user may look in: it holds disks of users and the logs of their guests. */

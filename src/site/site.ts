@@ -11,7 +11,7 @@ import { GatewayProcess } from './gateway-process.ts';
 import { lockDataDir } from './lock.ts';
 import type { MigrateContext } from './migrate/context.ts';
 import { MigrationManager } from './migrate/manager.ts';
-import { makeRuntimeDir, sitePaths, type SitePaths } from './paths.ts';
+import { makeRuntimeDir, removeRuntimeDir, sitePaths, type SitePaths } from './paths.ts';
 import { Peers } from './peers.ts';
 import type { QemuFacts, SiteBackends } from './ports.ts';
 import { loadTls } from './tls.ts';
@@ -94,7 +94,7 @@ export class Site {
       ]);
       site = new Site(config, options, facts, store, lock);
       await site.vms.adoptAll();
-      // a source whose mover was lost asks its target: peers first, calls from them only once everything is settled
+      // before the connections: nobody may ask for what is not settled yet; what hangs on a target's word is asked then
       await site.migrations.recover();
       await site.#connect(tls);
       await site.#serve();
@@ -225,6 +225,7 @@ export class Site {
     await this.#peers?.close();
     await this.migrations.detach();
     await this.vms.detachAll();
+    removeRuntimeDir(this.config.runtimeDir);
     this.#lock[Symbol.dispose]();
   }
 }

@@ -51,7 +51,7 @@ describe('ImageStore', () => {
       },
       { onProgress: ({ step }) => steps.add(step) },
     );
-    expect(steps).toEqual(new Set(['copy']));
+    expect(steps).toEqual(new Set(['copy', 'index']));
     expect(image.manifest).toMatchObject({
       name: 'web',
       disk: { format: 'raw', virtualSizeBytes: 4 * MIB, fileBytes: 4 * MIB },

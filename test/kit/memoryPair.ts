@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
-import type { LinkSession, MessageHandler } from '../../src/link/types.ts';
+import type { MessageHandler } from '../../src/link/types.ts';
 import { MemorySource, type MemorySourceOptions } from '../../src/migration/memory/source.ts';
 import { MemoryTarget } from '../../src/migration/memory/target.ts';
 import { MESSAGE_RETURN, MESSAGE_STREAM, MESSAGE_STREAM_END } from '../../src/migration/messages.ts';
@@ -83,7 +83,7 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
   const up = new FakeLink(options.up ?? {});
   const source = new MemorySource({
     socketPath: dir.file(`out${name}`),
-    session: down as LinkSession,
+    session: down,
     codec: options.codec ?? 'rle',
     onTakeover: options.onTakeover ?? (() => Promise.resolve()),
   });

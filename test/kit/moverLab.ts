@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { type ContentFile, contentOfDisk } from '../../src/content/pages/store.ts';
 import { buildGuest } from '../../src/content/guests/build.ts';
 import { type Image, ImageStore } from '../../src/content/images/store.ts';
 import { Emulator } from '../../src/link/emulator.ts';
@@ -55,6 +56,8 @@ export interface MigrateOptions {
   change?: Partial<SourceMoverConfig>;
   /** A WAN between the movers; without it they are connected directly. */
   link?: Partial<LinkSpec>;
+  /** What the target's mover has of the base image, where that is not the source's own file. */
+  targetContent?: readonly ContentFile[];
   /** It is dead from the beginning. */
   cut?: boolean;
 }
@@ -78,6 +81,10 @@ export class MoverLab implements AsyncDisposable {
       await writeSiteCertificate(dir.file(site), await issueSiteCertificate(ca, site));
     }
     return lab;
+  }
+
+  get image(): Image {
+    return this.#image;
   }
 
   /** Boots the guest at a site and waits for its workload. */
@@ -133,6 +140,7 @@ export class MoverLab implements AsyncDisposable {
       allocationSocket: `${dir}/alloc.sock`,
       exportSizeBytes: size + (size >> 1) + (64 << 20),
       generation: from.generation,
+      content: [...(options.targetContent ?? [contentOfDisk(this.#image.diskPath)])],
     };
     const targetMover = this.#stack.use(killed(await startMover(target)));
     const targetVm = await this.#start(dir, {
@@ -159,6 +167,7 @@ export class MoverLab implements AsyncDisposable {
       overlayPath: from.overlayPath,
       scheme: 'hybrid',
       memoryCodec: 'rle',
+      content: [contentOfDisk(this.#image.diskPath)],
       diskCodec: 'rle',
       preempt: true,
       initiatedAtMs,
@@ -253,6 +262,7 @@ export class MoverLab implements AsyncDisposable {
         uuid: '4a1f2c6e-7d0b-4c55-9d8e-2f3f6f0a9b10',
       }),
       name: 'vm1',
+      program: process.env['CLOUDAP_TEST_QEMU'],
       accelerator: 'tcg',
       paths,
       disk,

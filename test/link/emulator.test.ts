@@ -111,6 +111,34 @@ test('drop resets connections, new ones work', async () => {
   await once(next, 'data');
 });
 
+test('a further way shares rate and queue, and may be dialled from the other end', async () => {
+  await using bench = await lab({ rateMbit: 8 });
+  const first = bench.wan.address as { host: string; port: number };
+  await using far = await lab({});
+  const echo = far.wan.address as { host: string; port: number };
+  const way = (await bench.wan.addForward({ host: first.host, port: 0 }, echo, true)) as typeof echo;
+  const socket = connect(way);
+  const received = once(socket, 'data') as Promise<[Buffer]>;
+  socket.write('hello');
+  expect((await received)[0].toString()).toBe('hello');
+  expect(bench.wan.stats()).toMatchObject({ bytesUp: 5, bytesDown: 5, connectionsTotal: 1 });
+  const startedMs = performance.now();
+  const other = bench.open();
+  for (const each of [other, socket]) each.write(Buffer.alloc(100_000));
+  // each direction carries what one way asks and what the other answers: 200 kB at 1 MB/s
+  let left = 200_000;
+  await new Promise<void>((resolve) => {
+    for (const each of [other, socket]) {
+      each.on('data', (chunk: Buffer) => {
+        left -= chunk.length;
+        if (left === 0) resolve();
+      });
+    }
+  });
+  expect(performance.now() - startedMs).toBeGreaterThan(180);
+  socket.destroy();
+});
+
 test('as a process it is steered by lines, and ends with its input', async () => {
   const main = fileURLToPath(new URL('../../src/link/emulator-main.ts', import.meta.url));
   const config = {

@@ -8,7 +8,7 @@ test('the benchmark measures both servers in every case and writes its rows', as
   const json = dir.file('rows.json');
   const args = ['src/bench/nbd.ts', '--seconds=0.05', '--rounds=1', '--size-mib=8', `--json=${json}`];
   const { stdout } = await run(process.execPath, args, { env: { ...process.env, TMPDIR: dir.path } });
-  const rows = JSON.parse(await readFile(json, 'utf8')) as Record<string, unknown>[];
+  const { rows } = JSON.parse(await readFile(json, 'utf8')) as { rows: Record<string, unknown>[] };
   expect(rows.map((r) => r['case'])).toEqual(['random-4k-qd1', 'random-4k-qd16', 'sequential-1m-qd1']);
   for (const row of rows) {
     expect(row).toMatchObject({ peer: 'qemu-nbd' });

@@ -39,17 +39,20 @@ export class DemoScreen implements Disposable {
   }
 
   async type(text: string): Promise<void> {
+    const before = await this.look();
     await this.#rfb.type(text, { delayMs: 40, signal: this.#signal });
-    await this.#drawn();
+    await this.#drawn(before);
   }
 
-  async #drawn(): Promise<void> {
+  /** Something was drawn, and then nothing more: a busy guest may show nothing at all for seconds. */
+  async #drawn(before: Buffer): Promise<void> {
     const deadlineMs = performance.now() + DRAWN_TIMEOUT_MS;
-    let last = await this.look();
+    let last = before;
     for (let quiet = 0; quiet < QUIET_LOOKS && performance.now() < deadlineMs; ) {
       await sleep(LOOK_INTERVAL_MS, this.#signal);
       const now = await this.look();
-      quiet = differingPixels(last, now) <= CARET_PIXELS ? quiet + 1 : 0;
+      const begun = differingPixels(before, now) > CARET_PIXELS;
+      quiet = begun && differingPixels(last, now) <= CARET_PIXELS ? quiet + 1 : 0;
       last = now;
     }
   }

@@ -19,7 +19,8 @@ import { CARET_PIXELS, DemoScreen, differingPixels } from './screen.ts';
 export const failDemo = errorCatalogue({
   DEMO_NOT_VERIFIED: {
     summary: 'the VM did not arrive as it left',
-    remedy: 'Keep the folder named above (--keep) and report it: this must never happen.',
+    remedy:
+      'This must never happen: run it again with --json FILE and report the record with what was printed.',
   },
 });
 

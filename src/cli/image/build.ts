@@ -13,12 +13,12 @@ interface Options extends SiteOptions {
 export default function build(context: CliContext): Command {
   const cmd = command(
     'build',
-    'build a guest from Debian packages, or find it if nothing has changed',
-    'cloudap image build abiword',
+    'build a guest from Debian packages into the site’s store; quick if nothing has changed',
+    'cloudap image build abiword --site-config center/site.yaml',
   );
   return withSite(cmd)
     .argument('<recipe>', 'guest to build: ci (small, for tests) or abiword (a desktop)')
-    .option('--cache <dir>', 'keeps downloaded packages (default: ~/.cache/cloudap)')
+    .option('--cache <dir>', 'keeps downloaded packages (default: .cache beside cloudap)')
     .action(
       action(context, async (recipe: string, options: Options) => {
         const { buildGuest } = await import('../../content/guests/build.ts');

@@ -25,7 +25,7 @@ export default function importImage(context: CliContext): Command {
   const cmd = command(
     'import',
     'take a bootable qcow2 or raw disk into the site’s store, checked and addressed by its content',
-    'cloudap image import debian.qcow2 --name debian --memory 1024',
+    'cloudap image import debian.qcow2 --name debian --memory 1024 --site-config center/site.yaml',
   );
   return withSite(cmd)
     .argument('<disk>', 'qcow2 or raw file')
@@ -39,12 +39,18 @@ export default function importImage(context: CliContext): Command {
     .option('--append <text>', 'command line for that kernel')
     .option(
       '--memory <mib>',
-      'default memory of its VMs',
+      'memory of its VMs in MiB, unless they say otherwise (default: 512)',
       wholeNumber('--memory', MEMORY_MIN_MIB, MEMORY_MAX_MIB),
     )
-    .option('--cpus <n>', 'default number of CPUs', wholeNumber('--cpus', 1, CPUS_MAX))
-    .addOption(new Option('--display <display>', 'screen of its VMs').choices(['vga', 'none']))
-    .addOption(new Option('--input <input>', 'pointer of its VMs').choices(['tablet', 'none']))
+    .option(
+      '--cpus <n>',
+      'CPUs of its VMs, unless they say otherwise (default: 1)',
+      wholeNumber('--cpus', 1, CPUS_MAX),
+    )
+    .addOption(new Option('--display <display>', 'screen of its VMs (default: vga)').choices(['vga', 'none']))
+    .addOption(
+      new Option('--input <input>', 'pointer of its VMs (default: tablet)').choices(['tablet', 'none']),
+    )
     .action(
       action(context, async (disk: string, options: Options) => {
         const { store } = await openStore(options);

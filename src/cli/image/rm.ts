@@ -5,7 +5,11 @@ import { printJson } from '../kit/output.ts';
 
 export default function rm(context: CliContext): Command {
   return withSite(
-    command('rm', 'remove an image that no VM of the site is based on', 'cloudap image rm debian'),
+    command(
+      'rm',
+      'remove an image that no VM of the site is based on',
+      'cloudap image rm debian --site-config center/site.yaml',
+    ),
   )
     .argument('<image>', 'name, digest or beginning of the digest')
     .action(

@@ -6,7 +6,13 @@ import { formatBytes, printJson } from '../kit/output.ts';
 import { bar, ProgressLine } from '../kit/progress.ts';
 
 export default function verify(context: CliContext): Command {
-  return withSite(command('verify', 'hash an image again, or all of them', 'cloudap image verify debian'))
+  return withSite(
+    command(
+      'verify',
+      'check that stored images are still what they were: hash them again',
+      'cloudap image verify debian --site-config center/site.yaml',
+    ),
+  )
     .argument('[image]', 'name, digest or beginning of the digest (default: all)')
     .action(
       action(context, async (reference: string | undefined, options: SiteOptions & { json?: boolean }) => {
@@ -30,6 +36,7 @@ export default function verify(context: CliContext): Command {
           }
         }).finally(() => progress.clear());
         if (options.json) printJson(context.output, good);
+        else if (good.length === 0) context.output.out('this site has no images\n');
         else
           for (const { name, digest } of good)
             context.output.out(`${name} ${digest.slice(0, 16)} is as it should be\n`);

@@ -17,8 +17,8 @@ export interface SiteOptions {
 export function command(name: string, summary: string, example: string): Command {
   return new Command(name)
     .description(summary)
-    .option('--json', 'print JSON')
-    .showHelpAfterError('See --help.')
+    .option('--json', 'print JSON instead of text')
+    .showHelpAfterError('`--help` behind the command lists its options.')
     .addHelpText('after', `\nExample:\n  ${example}`);
 }
 
@@ -26,9 +26,9 @@ export function command(name: string, summary: string, example: string): Command
 export function withSite(cmd: Command): Command {
   return cmd
     .addOption(
-      new Option('--site-config <file>', 'configuration of the site to talk to').env('CLOUDAP_CONFIG'),
+      new Option('--site-config <file>', 'the site to talk to, by its configuration').env('CLOUDAP_CONFIG'),
     )
-    .option('--socket <path>', 'API socket of that site, instead of its configuration');
+    .option('--socket <path>', 'the site to talk to, by its API socket');
 }
 
 /** Wraps the work of a command: its errors are printed once, with their remedy, and become the exit code. */

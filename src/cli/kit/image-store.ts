@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { ImageStore, type Image } from '../../content/images/store.ts';
 import { statusSchema } from '../../site/api/messages.ts';
 import { readJson } from '../../site/json-file.ts';
@@ -31,9 +31,9 @@ export async function vmsBasedOn(dataDir: string, digest: string): Promise<strin
   return names;
 }
 
-/** Where package lists and packages of guest builds are kept between builds. */
+/** Where package lists and packages of guest builds are kept between builds: in CloudAP's own folder, as tests do. */
 export function defaultCacheDir(env: NodeJS.ProcessEnv): string {
-  return join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'cloudap');
+  return env['CLOUDAP_CACHE'] || fileURLToPath(new URL('../../../.cache', import.meta.url));
 }
 
 /** An image as `--json` shows it. */

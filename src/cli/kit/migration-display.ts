@@ -89,7 +89,7 @@ ${phases}
   switch time           ${formatMs(record.switchTimeMs)}
   total migration time  ${formatMs(record.totalTimeMs)}
   migrated data         ${formatBytes(bytes.total)} (memory ${formatBytes(bytes.memory)}, disk ${formatBytes(bytes.disk)}, device ${formatBytes(bytes.device)}, control ${formatBytes(bytes.control)})
-  pages                 ${pages.zero} zero, ${pages.sent} sent, ${pages.postCopied} post-copied, ${pages.faulted} faulted
+  pages                 ${pages.zero} zero, ${pages.sent} sent, ${pages.referenced} referenced, ${pages.repeated} repeated, ${pages.postCopied} post-copied, ${pages.faulted} faulted
   blocks                ${blocks.pushed} pushed, ${blocks.pulled} pulled, ${blocks.skipped} skipped
   link                  ${link.rateMbit === null ? '-' : `${Math.round(link.rateMbit)} Mbit/s`}, round trip ${formatMs(link.rttMs)}, ${link.cuts} cuts
 `;

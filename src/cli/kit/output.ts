@@ -1,10 +1,10 @@
-import { asCloudapError, CloudapError, errorCatalogue } from '../../base/errors.ts';
+import { asCloudapError, cancelledError, type CloudapError, errorCatalogue } from '../../base/errors.ts';
 import { EXIT_CANCELLED, EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE } from './constants.ts';
 
 export const failUsage = errorCatalogue({
   USAGE: {
     summary: 'the command line is not valid',
-    remedy: 'See `cloudap --help` or `cloudap COMMAND --help`.',
+    remedy: '`cloudap --help` lists the commands, `cloudap COMMAND --help` the options of one.',
   },
 });
 
@@ -49,9 +49,7 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 
 /** Prints a failure as two lines (or JSON on stderr) and says with which code to exit. */
 export function reportError(output: Output, thrown: unknown, json: boolean): number {
-  const error = isAbort(thrown)
-    ? new CloudapError('CANCELLED', 'cancelled', 'Nothing to do.')
-    : asCloudapError(thrown);
+  const error = isAbort(thrown) ? cancelledError() : asCloudapError(thrown);
   if (json) output.err(`${JSON.stringify({ error })}\n`);
   else output.err(`${error.code}: ${error.message}\n  ${error.remedy}\n`);
   if (error.code === 'INTERNAL' && process.env.CLOUDAP_DEBUG)

@@ -12,16 +12,25 @@ export interface CommandEntry {
 export function createProgram(entries: readonly CommandEntry[]): Command {
   const width = Math.max(...entries.map((entry) => entry.name.length));
   const list = entries.map((entry) => `  ${entry.name.padEnd(width)}  ${entry.summary}`).join('\n');
-  return new Command('cloudap')
-    .description('Moves running virtual machines between a Cloud center and edge sites.')
-    .version(VERSION)
-    .helpCommand(false)
-    .usage('COMMAND [OPTIONS]')
-    .addHelpText(
-      'after',
-      `\nCommands:\n${list}\n\nExample:\n  cloudap demo\n\n\`cloudap COMMAND --help\` has the details.`,
-    )
-    .action((_options, command: Command) => command.help({ error: true }));
+  return (
+    new Command('cloudap')
+      .description('Moves running virtual machines between a Cloud center and edge sites.')
+      .version(VERSION)
+      .helpCommand(false)
+      // what stands behind a subcommand is its own, also where both know the option (`site --json`, `site ls --json`)
+      .enablePositionalOptions()
+      .usage('COMMAND [OPTIONS]')
+      .addHelpText(
+        'after',
+        `\nCommands:\n${list}\n\nExample:\n  cloudap demo\n\n\`cloudap COMMAND --help\` has the details.`,
+      )
+      .allowExcessArguments()
+      .action((_options, command: Command) => {
+        const [unknown] = command.args;
+        if (unknown !== undefined) command.error(`error: unknown command '${unknown}'; see cloudap --help`);
+        command.help({ error: true });
+      })
+  );
 }
 
 export function findCommand(

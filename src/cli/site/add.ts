@@ -18,7 +18,7 @@ export default function add(context: CliContext): Command {
   return setupOptions(cmd)
     .option(
       '--dial <site=host:port...>',
-      'sites that it dials (default: the center, as its configuration says)',
+      'sites that it dials (default: the center, at the address in its configuration)',
     )
     .action(
       action(context, async (options: Options) => {

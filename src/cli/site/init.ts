@@ -17,16 +17,24 @@ export interface SetupOptions {
 /** The options that `init` and `add` share. */
 export function setupOptions(cmd: Command): Command {
   return cmd
-    .requiredOption('--id <id>', 'name of the site')
+    .requiredOption('--id <id>', 'name of the site: a-z 0-9 -, up to 32')
     .requiredOption('--dir <dir>', 'new directory for its configuration, certificate and data')
-    .option('--listen <host:port>', 'where its gateway listens; `none` behind NAT')
-    .option('--advertise <host:port>', 'where others reach that')
+    .option(
+      '--listen <host:port>',
+      'where its gateway listens (init: 0.0.0.0:7411 by default; add: none by default, as behind NAT)',
+    )
+    .option('--advertise <host:port>', 'address under which other sites reach that, where it differs')
     .option(
       '--memory <mib>',
-      'memory for VMs (default: three quarters of the machine’s)',
+      'memory for all VMs, in MiB (default: three quarters of the machine’s)',
       wholeNumber('--memory', 1, MEMORY_MAX_MIB),
     )
-    .addOption(new Option('--accelerator <which>', 'default: auto').choices(['auto', 'tcg', 'kvm']));
+    .addOption(
+      new Option(
+        '--accelerator <which>',
+        'auto: KVM where it is known to work, else TCG (default: auto)',
+      ).choices(['auto', 'tcg', 'kvm']),
+    );
 }
 
 export function setupOf(options: SetupOptions) {

@@ -5,7 +5,11 @@ import { printJson, table } from '../kit/output.ts';
 
 export default function status(context: CliContext): Command {
   return withSite(
-    command('status', 'show one site: processes, capacity, accelerator', 'cloudap site status'),
+    command(
+      'status',
+      'show one site: processes, capacity, accelerator',
+      'cloudap site status --site-config center/site.yaml',
+    ),
   ).action(
     action(context, async (options: SiteOptions & { json?: boolean }) => {
       const site = await apiClient(options).json('GET', '/status', statusSchema);

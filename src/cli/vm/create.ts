@@ -27,7 +27,7 @@ export default function create(context: CliContext): Command {
   const cmd = command(
     'create',
     'make a VM from an image of the site',
-    'cloudap vm create desk --image abiword --start',
+    'cloudap vm create desk --image abiword --start --site-config center/site.yaml',
   );
   return withSite(cmd)
     .argument('<name>', 'name, unique at the site')
@@ -39,9 +39,9 @@ export default function create(context: CliContext): Command {
     )
     .option('--cpus <n>', 'virtual CPUs (default: the image’s)', wholeNumber('--cpus', 1, CPUS_MAX))
     .option('--append <text>', 'added to the kernel command line of an image with a kernel')
-    .option('--machine <type>', 'versioned machine type, such as pc-i440fx-7.2')
-    .option('--cpu <model>', 'CPU model that all sites support, such as qemu64')
-    .option('--start', 'start it at once')
+    .option('--machine <type>', 'versioned machine type that all sites know (default: pc-i440fx-7.2)')
+    .option('--cpu <model>', 'CPU model that all sites support (default: qemu64,+rdrand)')
+    .option('--start', 'start it at once (otherwise: `cloudap vm start`)')
     .action(
       action(context, async (name: string, options: Options) => {
         const { image, memory, cpus, append, machine, cpu, start } = options;

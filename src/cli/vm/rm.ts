@@ -4,7 +4,13 @@ import { action, apiClient, command, withSite, type CliContext, type SiteOptions
 import { printJson } from '../kit/output.ts';
 
 export default function rm(context: CliContext): Command {
-  return withSite(command('rm', 'remove a stopped VM and its disk for good', 'cloudap vm rm desk'))
+  return withSite(
+    command(
+      'rm',
+      'remove a stopped VM and its disk for good',
+      'cloudap vm rm desk --site-config center/site.yaml',
+    ),
+  )
     .argument('<vm>', 'name or id')
     .action(
       action(context, async (name: string, options: SiteOptions & { json?: boolean }) => {

@@ -8,11 +8,11 @@ export default function screenshot(context: CliContext): Command {
     command(
       'screenshot',
       'save the screen of a running VM as PNG',
-      'cloudap vm screenshot desk --out desk.png',
+      'cloudap vm screenshot desk --out desk.png --site-config center/site.yaml',
     ),
   )
     .argument('<vm>', 'name or id')
-    .option('--out <file>', 'where to (default: <vm>.png)')
+    .option('--out <file>', 'file to write (default: <vm>.png)')
     .action(
       action(context, async (name: string, options: SiteOptions & { out?: string; json?: boolean }) => {
         const png = await apiClient(options).bytes('GET', `/vms/${encodeURIComponent(name)}/screenshot`);

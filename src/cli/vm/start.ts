@@ -4,7 +4,7 @@ import { action, apiClient, command, withSite, type CliContext, type SiteOptions
 import { printJson } from '../kit/output.ts';
 
 export default function start(context: CliContext): Command {
-  return withSite(command('start', 'start a VM', 'cloudap vm start desk'))
+  return withSite(command('start', 'start a VM', 'cloudap vm start desk --site-config center/site.yaml'))
     .argument('<vm>', 'name or id')
     .action(
       action(context, async (name: string, options: SiteOptions & { json?: boolean }) => {

@@ -21,13 +21,17 @@ export default function stop(context: CliContext): Command {
   return withSite(
     command(
       'stop',
-      'press the power button, then, after the grace time, switch off',
-      'cloudap vm stop desk --grace 60',
+      'shut a VM down: press its power button; switch it off if it has not obeyed in time',
+      'cloudap vm stop desk --grace 60 --site-config center/site.yaml',
     ),
   )
     .argument('<vm>', 'name or id')
     .option('--force', 'switch off at once, as when the power fails')
-    .option('--grace <seconds>', 'how long the guest may take to shut down', wholeNumber('--grace', 0, 600))
+    .option(
+      '--grace <seconds>',
+      'how long the guest may take to shut down (default: 20)',
+      wholeNumber('--grace', 0, 600),
+    )
     .action(
       action(context, async (name: string, options: Options) => {
         const { force, grace } = options;

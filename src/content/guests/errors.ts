@@ -5,7 +5,10 @@ export const fail = errorCatalogue({
     summary: 'the workload in the guest does not answer',
     remedy: 'Look at the VM’s serial log: the guest may not have booted, or its disk may hang.',
   },
-  GUEST_UNKNOWN: { summary: 'there is no recipe of this name', remedy: 'Known recipes: ci, abiword.' },
+  GUEST_UNKNOWN: {
+    summary: 'there is no recipe of this name',
+    remedy: '`cloudap image build --help` lists the recipes.',
+  },
   GUEST_PACKAGE: {
     summary: 'a Debian package that the guest needs was not found',
     remedy: 'Guests are built from the Debian suite of this machine; check its apt sources.',
@@ -16,7 +19,7 @@ export const fail = errorCatalogue({
   },
   GUEST_DOWNLOAD: {
     summary: 'a package could not be downloaded',
-    remedy: 'Check the network and the apt sources.',
+    remedy: 'Check the network and the apt sources, and run the same command again: it goes on where it was.',
   },
   GUEST_MODULE: {
     summary: 'the kernel package lacks a driver that the guest needs',
@@ -28,7 +31,7 @@ export const fail = errorCatalogue({
   },
   GUEST_STEP: {
     summary: 'building the guest failed',
-    remedy: 'The message holds the end of what the program said.',
+    remedy: 'The message holds the end of what the program said; mend that and run the same command again.',
   },
   GUEST_UNPRIVILEGED: {
     summary: 'this user cannot build a root file system',

@@ -11,7 +11,7 @@ export const fail = errorCatalogue({
   },
   IMAGE_FORMAT: {
     summary: 'this disk format or feature is not taken',
-    remedy: 'Convert it first: qemu-img convert -O qcow2 OLD NEW.qcow2',
+    remedy: 'Convert it first: `qemu-img convert -O qcow2 OLD NEW.qcow2`.',
   },
   IMAGE_TOO_LARGE: {
     summary: 'a file or the disk it describes is larger than the limit',
@@ -19,15 +19,15 @@ export const fail = errorCatalogue({
   },
   IMAGE_HAS_BACKING: {
     summary: 'the image depends on another file',
-    remedy: 'If you trust the image and the files that it names, add it with --flatten.',
+    remedy: 'If you trust the image and the files that it names, import it with --flatten.',
   },
   IMAGE_BACKING_UNSAFE: {
     summary: 'the image names a backing file that is not a plain local image',
-    remedy: 'Flatten it yourself with qemu-img convert, then add the result.',
+    remedy: 'Flatten it yourself with `qemu-img convert -O qcow2 OLD NEW.qcow2`, then import the result.',
   },
   IMAGE_CORRUPT: {
     summary: 'the image is damaged',
-    remedy: 'Add it again from a good copy; `qemu-img check` tells more about a qcow2 file.',
+    remedy: 'Import it again from a good copy; `qemu-img check` tells more about a qcow2 file.',
   },
   IMAGE_NAME: {
     summary: 'this is not a usable image name',
@@ -37,10 +37,13 @@ export const fail = errorCatalogue({
     summary: 'the kernel command line cannot be used',
     remedy: 'It needs a kernel, is one line and has at most 2048 characters.',
   },
-  IMAGE_UNKNOWN: { summary: 'there is no such image', remedy: '`cloudap image list` shows what there is.' },
+  IMAGE_UNKNOWN: {
+    summary: 'there is no such image',
+    remedy: '`cloudap image ls` shows what there is; `cloudap image build` and `import` make more.',
+  },
   IMAGE_AMBIGUOUS: {
     summary: 'several images match',
-    remedy: 'Give more characters of the digest.',
+    remedy: 'Give more characters of the digest; `cloudap image ls` shows them.',
   },
   IMAGE_EXISTS: {
     summary: 'the same content is already stored under another name',
@@ -48,10 +51,10 @@ export const fail = errorCatalogue({
   },
   IMAGE_IN_USE: {
     summary: 'the image is in use',
-    remedy: 'Remove the VMs and templates that are based on it first.',
+    remedy: 'Remove the VMs that the message names first: `cloudap vm rm`.',
   },
   IMAGE_STORE: {
     summary: 'the image store cannot be used',
-    remedy: 'Check that its folder exists, is writable and has space.',
+    remedy: 'Check that its folder (imageDir in the configuration) exists, is writable and has space.',
   },
 });

@@ -5,7 +5,7 @@ import { fail } from './errors.ts';
 
 /** How far a long operation is. */
 export interface ImageProgress {
-  readonly step: 'copy' | 'convert' | 'hash' | 'check';
+  readonly step: 'copy' | 'convert' | 'hash' | 'check' | 'index';
   readonly doneBytes: number;
   readonly totalBytes: number;
 }

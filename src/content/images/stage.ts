@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { chmod, copyFile, link, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { contentOfDisk, ensurePageIndex } from '../pages/store.ts';
 import type { Image, ImageStore } from './store.ts';
 
 /**
@@ -11,10 +12,13 @@ export async function stageImage(image: Image, store: ImageStore): Promise<Image
   const { digest } = image.manifest;
   const present = await store.get(digest).catch(() => undefined);
   if (present) return present;
+  // Made once and linked with the rest; a site that has none makes its own when it first needs it.
+  await ensurePageIndex(contentOfDisk(image.diskPath)).catch(() => {});
   const temporary = join(store.folder, `.new-${process.pid}-${randomBytes(6).toString('hex')}`);
   await mkdir(temporary);
   try {
     for (const file of await readdir(image.folder)) {
+      if (file.startsWith('.')) continue;
       const from = join(image.folder, file);
       const to = join(temporary, file);
       await link(from, to).catch(async () => {

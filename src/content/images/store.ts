@@ -8,6 +8,8 @@ import {
   MAX_MANIFEST_BYTES,
   MIN_DIGEST_PREFIX_LENGTH,
 } from './constants.ts';
+import { INDEX_FILE } from '../pages/constants.ts';
+import { contentOfDisk, makePageIndex } from '../pages/store.ts';
 import { fail } from './errors.ts';
 import { copyAndHash, hashFile, type LongCall, openRegular } from './files.ts';
 import { importDisk } from './import.ts';
@@ -54,6 +56,7 @@ const TEMPORARY = '.new-';
 
 /**
  * Base images by content: `<folder>/<digest>/{manifest.json, disk.raw|disk.qcow2, kernel?, initrd?}`.
+ * `pages.idx` beside them is derived from the disk (content/pages): it may be missing, and is no part of the image.
  * An image appears whole (by rename) or not at all; any number of processes may use one store.
  */
 export class ImageStore {
@@ -118,7 +121,7 @@ export class ImageStore {
         flush: true,
       });
       for (const file of await readdir(temporary)) await chmod(join(temporary, file), 0o444);
-      call.signal?.throwIfAborted();
+      await indexPages(join(temporary, `disk.${content.disk.format}`), call);
       return await this.#publish(temporary, manifest);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOSPC') throw fail('IMAGE_STORE', '', { cause: error });
@@ -139,6 +142,7 @@ export class ImageStore {
       if (present && present.manifest.name !== manifest.name) {
         throw fail('IMAGE_EXISTS', present.manifest.name, { fields: { digest: manifest.digest } });
       }
+      if (present) await keepIndex(temporary, target);
       // The same content, described anew (a recipe's hash, where to click): the description is replaced.
       if (present && !manifest.recipe && !manifest.guest) return present;
       await rename(join(temporary, 'manifest.json'), join(target, 'manifest.json'));
@@ -250,6 +254,23 @@ export class ImageStore {
       ...(manifest.initrd ? { initrdPath: join(folder, 'initrd') } : {}),
     };
   }
+}
+
+/** Indexes the disk's pages; without the index every page of its VMs is sent when they move, and nothing is wrong. */
+async function indexPages(diskPath: string, { signal, onProgress }: LongCall): Promise<void> {
+  try {
+    await makePageIndex(contentOfDisk(diskPath), {
+      signal,
+      onProgress: (doneBytes, totalBytes) => onProgress?.({ step: 'index', doneBytes, totalBytes }),
+    });
+  } catch {
+    signal?.throwIfAborted();
+  }
+}
+
+/** An image that was taken in before there were indexes gets the one just made. */
+async function keepIndex(temporary: string, target: string): Promise<void> {
+  await rename(join(temporary, INDEX_FILE), join(target, INDEX_FILE)).catch(() => {});
 }
 
 async function takeBootFile(

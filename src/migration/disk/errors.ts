@@ -26,7 +26,7 @@ export const fail = errorCatalogue({
   },
   DISK_TOO_LARGE: {
     summary: 'the overlay is larger than the target announced to its machine',
-    remedy: 'Start the migration again with a larger announced size.',
+    remedy: 'It grew faster than room was left for. Start the migration again: its size is measured anew.',
   },
   DISK_CLOSED: { summary: 'the disk transfer was closed', remedy: 'The migration ended before this read.' },
 });

@@ -4,6 +4,7 @@ export { DiskSource } from './source.ts';
 export { DiskTarget } from './target.ts';
 export type {
   DiskBlocks,
+  DiskLink,
   DiskSourceOptions,
   DiskSourceStats,
   DiskTargetOptions,

@@ -1,4 +1,4 @@
-import type { Lane, LinkSession } from '../../link/types.ts';
+import type { Lane } from '../../link/types.ts';
 import type { Bitmap } from '../../wire/bitmap.ts';
 import * as disk from '../../wire/disk/index.ts';
 import type { ByteExtent } from '../../wire/qcow2/index.ts';
@@ -11,7 +11,7 @@ import { PullTable } from './pull-table.ts';
 import { ReplayQueue } from './replay.ts';
 import { SkipPlanner } from './skip.ts';
 import { TargetBlocks } from './target-blocks.ts';
-import type { DiskTargetOptions, DiskTargetStats } from './types.ts';
+import type { DiskLink, DiskTargetOptions, DiskTargetStats } from './types.ts';
 import { Verifier } from './verifier.ts';
 
 type TargetPhase = 'serving' | 'freezing' | 'live' | 'complete' | 'failed' | 'closed';
@@ -28,7 +28,7 @@ export class DiskTarget implements AsyncDisposable {
   readonly #frozen = Promise.withResolvers<void>();
   readonly #completed = Promise.withResolvers<void>();
   readonly #disk: number;
-  readonly #link: LinkSession;
+  readonly #link: DiskLink;
   readonly #now: () => number;
   readonly #file: LocalFile;
   readonly #stop = new AbortController();

@@ -2,10 +2,13 @@ import type { LinkSession } from '../../link/types.ts';
 import type { CodecId } from '../../wire/codec.ts';
 import type { LatencySummary } from './histogram.ts';
 
+/** What a disk's transfer needs of the link. */
+export type DiskLink = Pick<LinkSession, 'send'>;
+
 export interface DiskSourceOptions {
   /** The overlay file. Nobody may write it any more: open after the source QEMU has inactivated its images. */
   path: string;
-  link: LinkSession;
+  link: DiskLink;
   /** Number of the disk within the migration (0..255), 0 by default. */
   disk?: number;
   /** For pushes and answers; `rle` (the paper's) by default. */
@@ -18,7 +21,7 @@ export interface DiskSourceOptions {
 export interface DiskTargetOptions {
   /** An existing file, readable and writable: its bytes are served until the freeze, then it is emptied. */
   path: string;
-  link: LinkSession;
+  link: DiskLink;
   /** What `sizeBytes` says throughout: at least what the overlay can reach until the source stops. */
   announcedSizeBytes: number;
   /** Number of the disk within the migration (0..255), 0 by default. */

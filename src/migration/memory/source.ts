@@ -6,14 +6,19 @@ import type { CodecName } from '../../wire/codec.ts';
 import type { EncodedFrame } from '../../wire/qemu-stream/batch.ts';
 import { PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
 import { StreamEncoder, type StreamStats } from '../../wire/qemu-stream/encoder.ts';
+import type { ContentLookup } from '../../wire/qemu-stream/content.ts';
 import { encodePageRequest, encodeShut, ReturnPathParser } from '../../wire/qemu-stream/returnPath.ts';
 import {
+  decodeContentMissing,
+  decodeDecoded,
   encodeStreamEnd,
   encodeStreamMessage,
+  MESSAGE_CONTENT_BYTES,
   MESSAGE_STREAM,
   MESSAGE_STREAM_END,
   migrationFail,
 } from '../messages.ts';
+import { RetainedContent } from './retained.ts';
 import { StreamTail } from './stream-tail.ts';
 
 /** A partial batch waits this long for more pages while QEMU has nothing to say. */
@@ -22,6 +27,8 @@ const FLUSH_DELAY_MS = 3;
 const HELD_BACK_BYTES = 1024 * 1024;
 /** They are let go after this long in any case. */
 const HELD_BACK_MS = 500;
+/** When the target has asked for so many pages that it should have had, its content is not referred to any more. */
+const MISSING_MAX_PAGES = 64;
 /** QEMU counts as throttled when it has written nothing for this long. */
 const QUIET_MS = 8;
 
@@ -45,6 +52,14 @@ export interface MemorySourceStats {
   bytes: { memory: number; device: number };
   /** Data and zero pages sent since the takeover. */
   pagesPostCopied: number;
+  /** Pages of both channels: all zero, and those that travelled as bytes. */
+  pagesZero: number;
+  pagesSent: number;
+  /** Pages that travelled as a reference to the target's content, and as a repeat of a page sent before. */
+  pagesReferenced: number;
+  pagesDuplicate: number;
+  /** Of the references: those that the target asked to be sent after all. */
+  pagesResent: number;
   /** Pages that the target's QEMU asked for. */
   pagesFaulted: number;
   /** QEMU finished as pre-copy by itself. */
@@ -55,6 +70,7 @@ export interface MemorySourceStats {
 interface Channel {
   readonly index: 0 | 1;
   readonly encoder: StreamEncoder;
+  readonly retained: RetainedContent;
   sending: Promise<void>;
   /** Lets the pump go on without waiting for `sending`. */
   wake: (() => void) | undefined;
@@ -88,6 +104,7 @@ export class MemorySource implements AsyncDisposable {
   /** Set when QEMU completes as pre-copy, by itself. */
   #tail: StreamTail | undefined;
   #pagesAtTakeover = 0;
+  #pagesResent = 0;
   #lastChunkAtMs = 0;
   #flushTimer: NodeJS.Timeout | undefined;
   #heldBack: PromiseWithResolvers<void> | undefined;
@@ -143,6 +160,31 @@ export class MemorySource implements AsyncDisposable {
     await this.#options.session.drained('urgent', signal);
   }
 
+  /**
+   * Before QEMU connects: pages that the target has are referred to, and on the main channel pages that were sent before
+   * are repeated. The other channel carries single pages that are waited for: there it is not worth the memory.
+   */
+  useContent(content: ContentLookup | undefined, repeatPages: number): void {
+    this.#channels[0].encoder.useContent(content, repeatPages);
+    this.#channels[1].encoder.useContent(content, 0);
+  }
+
+  /** The target lacks content that frames referred to: it gets the bytes. @throws MOVER_PROTOCOL */
+  handleMissing(payload: Buffer): void {
+    const missing = decodeContentMissing(payload);
+    const answer = this.#channels[missing.channel].retained.answer(missing);
+    this.#pagesResent += missing.positions.length;
+    if (this.#pagesResent >= MISSING_MAX_PAGES)
+      for (const { encoder } of this.#channels) encoder.dropContent();
+    this.#options.session.send('urgent', MESSAGE_CONTENT_BYTES, answer).catch(() => {});
+  }
+
+  /** The target has decoded frames with references. @throws MOVER_PROTOCOL */
+  handleDecoded(payload: Buffer): void {
+    const { channel, sequence } = decodeDecoded(payload);
+    this.#channels[channel].retained.release(sequence);
+  }
+
   /** Bytes of the target's return path, for the source's QEMU. */
   handleReturn(payload: Buffer): void {
     const requests = this.#returnPath.push(payload).some((message) => message.kind === 'request-pages');
@@ -192,6 +234,11 @@ export class MemorySource implements AsyncDisposable {
       encoder: this.#channels[0].encoder.stats(),
       bytes: { ...this.#bytes },
       pagesPostCopied: this.#takeover ? this.#pagesSoFar() - this.#pagesAtTakeover : 0,
+      pagesZero: this.#sum(({ pagesZero }) => pagesZero),
+      pagesSent: this.#sum((stats) => stats.pagesData - stats.pagesReferenced - stats.pagesDuplicate),
+      pagesReferenced: this.#sum(({ pagesReferenced }) => pagesReferenced),
+      pagesDuplicate: this.#sum(({ pagesDuplicate }) => pagesDuplicate),
+      pagesResent: this.#pagesResent,
       pagesFaulted: this.#returnPath.stats().pagesRequested,
       completedAsPrecopy: this.#tail !== undefined,
     };
@@ -201,8 +248,9 @@ export class MemorySource implements AsyncDisposable {
     clearTimeout(this.#flushTimer);
     this.#discarding = true;
     this.#discard.resolve();
-    for (const { socket, wake } of this.#channels) {
+    for (const { socket, wake, retained } of this.#channels) {
       wake?.();
+      retained.close();
       socket?.destroy();
     }
     await new Promise<void>((resolve) => {
@@ -234,6 +282,7 @@ export class MemorySource implements AsyncDisposable {
         },
         (frame) => this.#enqueue(channel, frame),
       ),
+      retained: new RetainedContent(),
       sending: Promise.resolve(),
       wake: undefined,
       sequence: 0,
@@ -367,6 +416,7 @@ export class MemorySource implements AsyncDisposable {
     channel.sequence += 1;
     const payload = encodeStreamMessage({ channel: index, takeover, sequence, frame: frame.payload });
     this.#bytes[frame.kind] += payload.length;
+    if (frame.referenced) await channel.retained.add(sequence, frame.referenced);
     const urgent = index === 1 || this.#phase === 'switching';
     if (takeover && !this.#tail) this.#enterPostcopy();
     await this.#options.session.send(urgent ? 'urgent' : 'bulk', MESSAGE_STREAM, payload);
@@ -383,11 +433,10 @@ export class MemorySource implements AsyncDisposable {
   }
 
   #pagesSoFar(): number {
-    let pages = 0;
-    for (const { encoder } of this.#channels) {
-      const { pagesData, pagesZero } = encoder.stats();
-      pages += pagesData + pagesZero;
-    }
-    return pages;
+    return this.#sum(({ pagesData, pagesZero }) => pagesData + pagesZero);
+  }
+
+  #sum(count: (stats: StreamStats) => number): number {
+    return this.#channels.reduce((sum, { encoder }) => sum + count(encoder.stats()), 0);
   }
 }

@@ -4,6 +4,7 @@ import { sleep } from '../../base/async.ts';
 import type { Lane } from '../../link/types.ts';
 import { StreamDecoder } from '../../wire/qemu-stream/decoder.ts';
 import { decodeStreamEnd, decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
+import { References } from './references.ts';
 
 /** Messages of one channel that may wait for an earlier one on the other lane. */
 export const MAX_REORDERED_MESSAGES = 4096;
@@ -17,6 +18,17 @@ export interface MemoryTargetOptions {
   onTakeover: () => Promise<void>;
   /** Bytes of QEMU's return path. */
   onReturn: (bytes: Buffer) => void;
+  /** Where pages come from that frames refer to; without it frames may not. */
+  references?: References;
+  /** Pages that the main channel keeps to be repeated, as agreed with the source. Default: none. */
+  repeatPages?: number;
+}
+
+interface Waiting {
+  readonly message: StreamMessage;
+  /** The pages that the frame refers to, on their way from the disk; undefined if it refers to none. */
+  readonly referenced: Promise<Buffer> | undefined;
+  readonly fed: PromiseWithResolvers<void>;
 }
 
 interface Channel {
@@ -25,7 +37,7 @@ interface Channel {
   next: number;
   /** Sequence number after the last message, once STREAM_END has said so. */
   end: number | undefined;
-  waiting: Map<number, { message: StreamMessage; fed: PromiseWithResolvers<void> }>;
+  waiting: Map<number, Waiting>;
   waitingBytes: number;
   feeding: Promise<void>;
 }
@@ -38,11 +50,13 @@ export class MemoryTarget implements AsyncDisposable {
   readonly #options: MemoryTargetOptions;
   readonly #channels: Channel[] = [];
   readonly #failed = Promise.withResolvers<never>();
+  readonly #references: References;
   #takeover: Promise<void> | undefined;
   #checkedFrames = 0;
 
   constructor(options: MemoryTargetOptions) {
     this.#options = options;
+    this.#references = options.references ?? new References({ reader: undefined, send: () => {} });
     this.#failed.promise.catch(() => {});
   }
 
@@ -84,9 +98,20 @@ export class MemoryTarget implements AsyncDisposable {
     }
     const fed = Promise.withResolvers<void>();
     fed.promise.catch(() => {});
-    channel.waiting.set(sequence, { message, fed });
+    channel.waiting.set(sequence, { message, referenced: this.#load(message), fed });
     this.#advance(channel);
     return lane === 'bulk' ? fed.promise : undefined;
+  }
+
+  /** Begins to load what the frame refers to. What is wrong with it is found out when its turn has come. */
+  #load({ channel, sequence, frame }: StreamMessage): Promise<Buffer> | undefined {
+    try {
+      return this.#references.load(channel, sequence, frame);
+    } catch (error) {
+      const failed = Promise.reject(error);
+      failed.catch(() => {});
+      return failed;
+    }
   }
 
   /** The source's QEMU has closed this channel after so many messages. @throws MOVER_PROTOCOL */
@@ -101,6 +126,7 @@ export class MemoryTarget implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#references.close();
     for (const channel of this.#channels) channel.socket.destroy();
     await Promise.allSettled(this.#channels.map((channel) => channel.feeding));
   }
@@ -123,7 +149,11 @@ export class MemoryTarget implements AsyncDisposable {
         });
         this.#channels.push({
           socket,
-          decoder: new StreamDecoder(),
+          decoder: new StreamDecoder({
+            repeatPages: mode === 'main' ? (this.#options.repeatPages ?? 0) : 0,
+            // `#feed` has QEMU take a frame's bytes before it decodes the next
+            reuseOutput: true,
+          }),
           next: 0,
           end: undefined,
           waiting: new Map(),
@@ -146,8 +176,8 @@ export class MemoryTarget implements AsyncDisposable {
       if (!entry) break;
       channel.waiting.delete(channel.next);
       channel.next += 1;
-      const { message, fed } = entry;
-      channel.feeding = channel.feeding.then(() => this.#feed(channel, message));
+      const { fed } = entry;
+      channel.feeding = channel.feeding.then(() => this.#feed(channel, entry));
       channel.feeding.then(fed.resolve, (error: unknown) => {
         this.#failed.reject(error);
         fed.reject(error);
@@ -162,10 +192,12 @@ export class MemoryTarget implements AsyncDisposable {
   }
 
   /** A damaged frame is found before ownership is taken for it. @throws STREAM_*, MOVER_QEMU_TARGET */
-  async #feed(channel: Channel, message: StreamMessage): Promise<void> {
+  async #feed(channel: Channel, { message, referenced: loading }: Waiting): Promise<void> {
     channel.waitingBytes -= message.frame.length;
-    const bytes = channel.decoder.push(message.frame);
+    const referenced = await loading;
+    const bytes = channel.decoder.push(message.frame, referenced);
     this.#checkedFrames += 1;
+    if (referenced) this.#references.decoded(message.channel, message.sequence, referenced);
     if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
     await new Promise<void>((resolve, reject) => {
       channel.socket.write(bytes, (cause) => {

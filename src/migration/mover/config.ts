@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { SOURCES_MAX } from '../../content/pages/constants.ts';
 import { migrationRecordSchema } from '../record.ts';
 import { migrationStates, type MigrationState } from '../state.ts';
 
@@ -17,6 +18,13 @@ const linkSchema = z.discriminatedUnion('mode', [
   z.object({ mode: z.literal('listen'), socketPath: z.string() }),
 ]);
 
+/**
+ * How pages travel. `content` refers to pages that the target has in files and repeats those sent before; the rest goes
+ * as with `zstd`. The others send every page.
+ */
+export const memoryCodecSchema = z.enum(['raw', 'rle', 'zstd', 'content']);
+export type MemoryCodec = z.infer<typeof memoryCodecSchema>;
+
 const common = {
   migrationId: z.string().regex(/^[a-z0-9-]{1,64}$/),
   vmId: z.string(),
@@ -34,6 +42,11 @@ const common = {
   streamSocket: z.string(),
   /** `ownership.json` of the VM at this site. */
   ownershipPath: z.string(),
+  /** Files whose pages the other side may have too (their folders hold, or get, indexes of them): the VM's base image. */
+  content: z
+    .array(z.object({ path: z.string(), indexPath: z.string() }))
+    .max(SOURCES_MAX)
+    .optional(),
   /** How long the link may be silent before the switch until the attempt is given up. */
   linkLossTimeoutMs: z.number().positive(),
 };
@@ -43,7 +56,7 @@ export const sourceMoverConfigSchema = z.object({
   ...common,
   overlayPath: z.string(),
   scheme: z.enum(['hybrid']),
-  memoryCodec: z.enum(['raw', 'rle', 'zstd']),
+  memoryCodec: memoryCodecSchema,
   diskCodec: z.enum(['raw', 'rle', 'zstd']),
   /** Use QEMU's second channel for the pages that the target waits for; both sides' QEMU must know it. */
   preempt: z.boolean(),

@@ -4,13 +4,19 @@ import { abortable } from '../../base/async.ts';
 import { asCloudapError, type CloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
+import { loadOrMakePageIndexes } from '../../content/pages/background.ts';
+import { PageLookup } from '../../content/pages/lookup.ts';
+import type { PageIndex } from '../../content/pages/page-index.ts';
 import { codecIds } from '../../wire/codec.ts';
+import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
 import { DiskSource } from '../disk/source.ts';
 import { MemorySource } from '../memory/source.ts';
 import {
   encodeControl,
   errorForPeer,
+  MESSAGE_CONTENT_MISSING,
   MESSAGE_CONTROL,
+  MESSAGE_DECODED,
   MESSAGE_RETURN,
   migrationFail,
   MOVER_PROTOCOL_VERSION,
@@ -115,6 +121,7 @@ export class SourceMover implements AsyncDisposable {
   async #connect(session: LinkSession): Promise<void> {
     const config = this.#config;
     const { signal } = this.#giveUp;
+    const loading = this.#loadContent();
     const qmp = this.#stack.use(await QemuMonitor.connect(config.qmpSocket, { signal }));
     this.#qmp = qmp;
     qmp.closed
@@ -124,7 +131,7 @@ export class SourceMover implements AsyncDisposable {
       new MemorySource({
         socketPath: config.streamSocket,
         session,
-        codec: config.memoryCodec,
+        codec: config.memoryCodec === 'content' ? 'zstd' : config.memoryCodec,
         onTakeover: async (completed) => {
           await this.#offer();
           await this.#disk?.freeze();
@@ -142,6 +149,7 @@ export class SourceMover implements AsyncDisposable {
     this.#context.setProgress(() => this.#progress());
     const preempt = config.preempt && (await mayPreempt(qmp));
     await setCapabilities(qmp, preempt);
+    const indexes = await loading;
     await session.opened(signal);
     await this.#tell({
       kind: 'hello',
@@ -150,9 +158,26 @@ export class SourceMover implements AsyncDisposable {
       vmId: config.vmId,
       generation: config.vm.generation,
       preempt,
+      content: indexes.map(({ digest }) => digest),
+      repeatPages: config.memoryCodec === 'content' ? REPEAT_WINDOW_PAGES : 0,
     });
-    await this.#inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal });
+    const ready = await this.#inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal });
+    const { content: agreed = [], repeatPages = 0 } = ready;
+    const common = agreed.flatMap((digest) => indexes.find((index) => index.digest === digest) ?? []);
+    if (common.length !== agreed.length) throw migrationFail('MOVER_PROTOCOL', 'content not offered');
+    if (config.memoryCodec === 'content')
+      memory.useContent(common.length > 0 ? new PageLookup(common) : undefined, repeatPages);
     this.#timeline.add('connect', config.preparedAtMs, Date.now());
+  }
+
+  /** The indexes of the files whose pages may be referred to. What is wrong with them costs bandwidth only. */
+  async #loadContent(): Promise<readonly PageIndex[]> {
+    const { memoryCodec, content } = this.#config;
+    if (memoryCodec !== 'content') return [];
+    const loaded = await loadOrMakePageIndexes(content ?? [], (err, file) =>
+      this.#context.log.warn({ err, file: file.path }, 'content'),
+    );
+    return loaded.map(({ index }) => index);
   }
 
   /** Round one and the switch; returns when the VM runs at the target. */
@@ -260,6 +285,8 @@ export class SourceMover implements AsyncDisposable {
   #dispatch(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
     if (type === MESSAGE_CONTROL) return this.#inbox.push(payload);
     if (type === MESSAGE_RETURN) return this.#memory?.handleReturn(payload);
+    if (type === MESSAGE_DECODED) return this.#memory?.handleDecoded(payload);
+    if (type === MESSAGE_CONTENT_MISSING) return this.#memory?.handleMissing(payload);
     if (this.#disk) return this.#disk.handle(type, payload, lane);
     throw migrationFail('MOVER_PROTOCOL', `message type ${type}`);
   }

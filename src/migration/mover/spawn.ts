@@ -13,6 +13,11 @@ import { type MoverConfig, type MoverStatus, moverStatusSchema } from './config.
 import type { MoverHandle } from './handle.ts';
 
 const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
+/**
+ * Node keeps there what it has compiled, types stripped: a mover starts with 0.2 s of CPU time instead of 0.6 s, twice
+ * on the way of every switch. Where it cannot write, Node goes on without.
+ */
+const COMPILE_CACHE = fileURLToPath(new URL('../../../.cache/compiled', import.meta.url));
 const START_TIMEOUT_MS = 20_000;
 const WATCH_INTERVAL_MS = 200;
 const TAKE_BACK_TIMEOUT_MS = 60_000;
@@ -29,6 +34,7 @@ export async function startMover(config: MoverConfig): Promise<MoverHandle> {
   const child = spawn(process.execPath, [...MOVER_NODE_FLAGS, MAIN, configPath], {
     detached: true,
     stdio: ['ignore', log, log],
+    env: { NODE_COMPILE_CACHE: COMPILE_CACHE, ...process.env },
   });
   closeSync(log);
   child.on('error', () => {});

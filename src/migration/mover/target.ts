@@ -3,12 +3,17 @@ import { abortable, sleep } from '../../base/async.ts';
 import { asCloudapError, type CloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
+import { fail as failPages } from '../../content/pages/errors.ts';
+import { ContentReader } from '../../content/pages/reader.ts';
+import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
 import type { QmpEvent } from '../../wire/qmp/messages.ts';
+import { References } from '../memory/references.ts';
 import { MemoryTarget } from '../memory/target.ts';
 import {
   type Control,
   encodeControl,
   errorForPeer,
+  MESSAGE_CONTENT_BYTES,
   MESSAGE_CONTROL,
   MESSAGE_RETURN,
   MESSAGE_STREAM,
@@ -53,6 +58,9 @@ export class TargetMover implements AsyncDisposable {
   #session: LinkSession | undefined;
   #disk: TargetDisk | undefined;
   #memory: MemoryTarget | undefined;
+  #references: References | undefined;
+  /** Undefined where there is nothing to refer to, or it cannot be used. */
+  #content: Promise<ContentReader | undefined> = Promise.resolve(undefined);
   #qmp: QemuMonitor | undefined;
   readonly #taken = Promise.withResolvers<void>();
   #ownership: 'theirs' | 'ours' | 'refused' = 'theirs';
@@ -68,6 +76,7 @@ export class TargetMover implements AsyncDisposable {
       await openLink(this.#config, (type, payload, lane) => this.#receive(type, payload, lane)),
     );
     this.#session = session;
+    this.#content = this.#openContent();
     session.closed.then(
       () => this.#giveUp.abort(migrationFail('MOVER_PEER_FAILED', 'the other mover closed the link')),
       (error: unknown) => this.#giveUp.abort(error),
@@ -130,11 +139,27 @@ export class TargetMover implements AsyncDisposable {
     ) {
       throw migrationFail('MOVER_PROTOCOL', 'hello of another migration');
     }
+    const reader = await this.#content;
+    const content = reader?.agree(hello.content ?? []) ?? [];
+    const repeatPages = Math.min(hello.repeatPages ?? 0, REPEAT_WINDOW_PAGES);
+    const references = new References({
+      reader: content.length > 0 ? reader : undefined,
+      send: (type, payload) => {
+        this.#session?.send('urgent', type, payload).catch(() => {});
+      },
+      onMissing: (pages) => {
+        const files = (config.content ?? []).map(({ path }) => path).join(', ');
+        this.#context.log.warn({ err: failPages('PAGES_CONTENT_DAMAGED', files), pages }, 'content');
+      },
+    });
+    this.#references = references;
     // QEMU leaves its socket behind when it is ended while it waits
     this.#stack.defer(() => rm(config.streamSocket, { force: true }));
     const memory = this.#stack.use(
       new MemoryTarget({
         socketPath: config.streamSocket,
+        references,
+        repeatPages,
         onTakeover: () => this.#takeOver(),
         onReturn: (bytes) => {
           this.#session?.send('urgent', MESSAGE_RETURN, bytes).catch(() => {});
@@ -166,9 +191,24 @@ export class TargetMover implements AsyncDisposable {
     for (const promise of [completed, resumed, failed]) promise.catch(() => {});
     memory.failed.catch((error: unknown) => this.#giveUp.abort(error));
     states.transition('precopy');
-    await this.#tell({ kind: 'ready' });
+    await this.#tell({ kind: 'ready', content: [...content], repeatPages });
     await Promise.race([abortable(this.#taken.promise, signal), failed]);
     return { resumed: Promise.race([resumed, failed, memory.failed]), completed };
+  }
+
+  /** Opens the files that the source may refer to; what is wrong with them costs bandwidth only. */
+  async #openContent(): Promise<ContentReader | undefined> {
+    const { content = [] } = this.#config;
+    if (content.length === 0) return undefined;
+    const { log } = this.#context;
+    try {
+      return this.#stack.use(
+        await ContentReader.open(content, (err, file) => log.warn({ err, file: file.path }, 'content')),
+      );
+    } catch (err) {
+      log.warn({ err }, 'content');
+      return undefined;
+    }
   }
 
   /**
@@ -290,6 +330,8 @@ export class TargetMover implements AsyncDisposable {
         return this.#inbox.push(payload);
       case MESSAGE_STREAM:
         return this.#expectMemory().handle(payload, lane);
+      case MESSAGE_CONTENT_BYTES:
+        return this.#references?.handleBytes(payload);
       case MESSAGE_STREAM_END:
         return this.#expectMemory().handleEnd(payload);
       default:

@@ -74,7 +74,7 @@ export const migrateSchema = z.strictObject({
   vm: z.string().min(1).max(64),
   to: siteIdSchema,
   scheme: z.enum(['hybrid']).default('hybrid'),
-  memoryCodec: z.enum(['raw', 'rle', 'zstd']).optional(),
+  memoryCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
   diskCodec: z.enum(['raw', 'rle', 'zstd']).optional(),
 });
 export type Migrate = z.input<typeof migrateSchema>;

@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { abortable, sleep } from '../../base/async.ts';
-import { asCloudapError } from '../../base/errors.ts';
+import { asCloudapError, CloudapError } from '../../base/errors.ts';
 import type { MoverStatus } from '../../migration/mover/config.ts';
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { isBeforeSwitch } from '../../migration/state.ts';
@@ -173,6 +173,12 @@ export class MigrationEntry {
       await abortable(next, signal);
     }
   }
+}
+
+/** What a mover reported, as an error again. */
+export function reportedError(status: MoverStatus | undefined): CloudapError | undefined {
+  const error = status?.error;
+  return error ? new CloudapError(error.code, error.message, error.remedy) : undefined;
 }
 
 /** Any thrown value in the shape that views and files have. */

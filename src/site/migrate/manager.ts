@@ -134,7 +134,7 @@ export class MigrationManager {
     const request = parseParams(prepareSchema, params);
     const { migrationId, vm } = request;
     const facts = await targetFacts(this.#context, request, this.#active().length);
-    // from here to `#add` nothing waits, so that two requests cannot both take the last place
+    // from here until `prepareTarget` has reserved everything nothing waits: two requests cannot both take the last place
     const { vms } = this.#context;
     facts.migrations = this.#active().length;
     facts.used.memoryMiB = vms.memoryUsedMiB();
@@ -158,15 +158,10 @@ export class MigrationManager {
       moverStarted: false,
     });
     // the source gave up waiting, or its connection has gone
-    signal?.addEventListener(
-      'abort',
-      () => entry.cancelled.abort(failMigrate('MIGRATE_CANCELLED', 'by the source')),
-      {
-        once: true,
-      },
-    );
-    await entry.save();
+    const giveUp = (): void => entry.cancelled.abort(failMigrate('MIGRATE_CANCELLED', 'by the source'));
+    signal?.addEventListener('abort', giveUp, { once: true });
     const stored = await prepareTarget(this.#context, entry, request, facts.image);
+    signal?.removeEventListener('abort', giveUp);
     if (entry.mover) void watchTarget(this.#context, entry, stored, entry.mover);
     const { version, accelerator } = vms.facts;
     return { migrationId, qemuVersion: version, accelerator };

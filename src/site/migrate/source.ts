@@ -4,12 +4,13 @@ import type { MoverStatus, SourceMoverConfig } from '../../migration/mover/confi
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { changeOwnership, readOwnership } from '../../migration/ownership.ts';
 import { migrationRecordSchema } from '../../migration/record.ts';
-import { POSTCOPY_PREEMPT } from '../constants.ts';
+import { contentOfDisk } from '../../content/pages/store.ts';
+import { ABORT_TIMEOUT_MS, POSTCOPY_PREEMPT } from '../constants.ts';
 import { failMigrate, failSite } from '../errors.ts';
 import { readJson } from '../json-file.ts';
 import type { StoredVm } from '../vm/store.ts';
 import { commonMoverConfig, type MigrateContext } from './context.ts';
-import { asApiError, type MigrationEntry } from './entry.ts';
+import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import { outcomeSchema, preparedSchema, type Outcome, type Prepare } from './messages.ts';
 
 export interface SourceRequest {
@@ -74,9 +75,6 @@ async function prepareTarget(context: MigrateContext, entry: MigrationEntry, vm:
   return Date.now();
 }
 
-/** Not in an object literal below until all sites know the field. */
-const channels = { preempt: POSTCOPY_PREEMPT };
-
 async function startMover(
   context: MigrateContext,
   entry: MigrationEntry,
@@ -87,8 +85,10 @@ async function startMover(
   const { info } = entry;
   const { machine } = vm.definition;
   await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
+  const image = await context.backends.images.find(vm.definition.image).catch(() => undefined);
   const mover = await context.backends.movers.start({
     role: 'source',
+    content: image ? [contentOfDisk(image.diskPath)] : [],
     ...commonMoverConfig(
       context,
       info.migrationId,
@@ -98,7 +98,7 @@ async function startMover(
     ),
     linkLossTimeoutMs: context.config.migration.linkLossTimeoutMs,
     ...request,
-    ...channels,
+    preempt: POSTCOPY_PREEMPT,
     initiatedAtMs: info.initiatedAtMs,
     preparedAtMs,
     accelerator: vm.definition.accelerator,
@@ -127,7 +127,7 @@ export async function settleSource(
 ): Promise<void> {
   const log = context.log.child({ migration: entry.id, vm: vm.definition.id });
   try {
-    const cause = thrown ?? (last?.error ? { ...last.error, fields: {} } : undefined);
+    const cause = thrown ?? reportedError(last);
     const ownership = await readOwnership(vm.paths.ownershipFile);
     const done = last?.state === 'completed' || (await recordSaysOk(entry));
     if (done) return await release(context, entry, vm);
@@ -137,7 +137,10 @@ export async function settleSource(
     await askAndSettle(context, entry, vm, cause);
   } catch (error) {
     log.error({ err: error }, 'migration could not be settled');
-    await degrade(context, entry, vm, error);
+    await degrade(context, entry, vm, error).catch((err: unknown) => {
+      log.error({ err }, 'and that cannot be noted');
+      entry.keep(asApiError(error));
+    });
   }
 }
 
@@ -183,7 +186,7 @@ async function abortAtTarget(context: MigrateContext, entry: MigrationEntry, rea
   try {
     const { migrationId, peer } = entry.info;
     const params = { migrationId, reason: reason.slice(0, 1000) };
-    await context.peer(peer).call('migration.abort', params, { timeoutMs: context.timeouts.callMs });
+    await context.peer(peer).call('migration.abort', params, { timeoutMs: ABORT_TIMEOUT_MS });
   } catch (error) {
     context.log.info(
       { migration: entry.id, err: asCloudapError(error).message },

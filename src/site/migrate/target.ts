@@ -1,6 +1,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { asCloudapError } from '../../base/errors.ts';
+import { contentOfDisk } from '../../content/pages/store.ts';
 import type { MoverStatus } from '../../migration/mover/config.ts';
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { readOwnership, type Ownership } from '../../migration/ownership.ts';
@@ -10,7 +11,7 @@ import type { BaseImage } from '../ports.ts';
 import type { StoredVm } from '../vm/store.ts';
 import type { TargetFacts } from './checks.ts';
 import { commonMoverConfig, type MigrateContext } from './context.ts';
-import { asApiError, type MigrationEntry } from './entry.ts';
+import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import type { Prepare } from './messages.ts';
 
 const MIB = 1024 * 1024;
@@ -68,10 +69,12 @@ export async function prepareTarget(
   let vm: StoredVm | undefined;
   try {
     using _memory = vms.reserveMemory(request.vm);
+    // both reserve before they wait: memory above, name and place here
     vm = await createVm(context, request);
+    await entry.save();
     signal.throwIfAborted();
     await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
-    const mover = await startMover(context, entry, request);
+    const mover = await startMover(context, entry, request, image);
     signal.throwIfAborted();
     const qemu = await context.backends.qemu.start({
       definition: request.vm,
@@ -115,12 +118,14 @@ async function startMover(
   context: MigrateContext,
   entry: MigrationEntry,
   request: Prepare,
+  image: BaseImage,
 ): Promise<MoverHandle> {
   const vm = context.paths.vm(request.vm.id);
   const mover = await context.backends.movers.start({
     role: 'target',
     ...commonMoverConfig(context, entry.id, request.vm.id, request.source, !request.sourceDials),
     linkLossTimeoutMs: request.linkLossTimeoutMs,
+    content: [contentOfDisk(image.diskPath)],
     nbdSocket: entry.paths.nbdSocket,
     allocationSocket: entry.paths.allocationSocket,
     topPath: vm.top,
@@ -179,8 +184,7 @@ export async function settleTarget(
 ): Promise<void> {
   const { vms, config } = context;
   const ownership = await readOwnership(vm.paths.ownershipFile);
-  const cause =
-    thrown ?? (last?.error ? { ...last.error, fields: {} } : failMigrate('MIGRATE_MOVER_LOST', entry.id));
+  const cause = thrown ?? reportedError(last) ?? failMigrate('MIGRATE_MOVER_LOST', entry.id);
   if (ownership.owner !== config.id || ownership.state === 'incoming') {
     return cleanUp(
       context,

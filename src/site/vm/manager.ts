@@ -35,6 +35,8 @@ export class VmManager {
   readonly #running = new Map<string, QemuHandle>();
   /** Memory promised to VMs whose QEMU is not there yet, MiB by VM id. */
   readonly #reservedMiB = new Map<string, number>();
+  readonly #starting = new Set<Promise<void>>();
+  #ending = false;
 
   constructor(options: VmManagerOptions) {
     this.store = options.store;
@@ -153,7 +155,8 @@ export class VmManager {
 
   /** @throws VM_RUNNING, VM_NOT_OWNED, VM_BUSY, VM_CAPACITY, VM_START_FAILED, IMAGE_UNKNOWN */
   async start(vm: StoredVm): Promise<void> {
-    await this.store.exclusive(vm, 'start', async () => {
+    const started = this.store.exclusive(vm, 'start', async () => {
+      if (this.#ending) throw failVm('VM_START_FAILED', 'the agent is ending');
       const { definition, paths } = vm;
       if (this.qemu(vm)) throw failVm('VM_RUNNING', definition.name);
       await this.requireOwned(vm);
@@ -167,6 +170,8 @@ export class VmManager {
       await this.attach(vm, qemu);
       this.#log.info({ vm: definition.id, pid: qemu.identity.pid }, 'VM started');
     });
+    this.#starting.add(started);
+    await started.finally(() => this.#starting.delete(started));
   }
 
   /** This site owns the VM and no hand-over is under way. @throws VM_NOT_OWNED */
@@ -288,7 +293,10 @@ export class VmManager {
     await Promise.all(all.map((qemu) => qemu.detach().catch(() => {})));
   }
 
+  /** Also those that are just being started: their caller may have gone, and nobody else would end them. */
   async stopAll(): Promise<void> {
+    this.#ending = true;
+    await Promise.allSettled(this.#starting);
     const running = this.store.list().filter((vm) => this.qemu(vm) && vm.busy === undefined);
     await Promise.all(
       running.map((vm) => this.stop(vm).catch((error: unknown) => this.#log.error({ err: error }, 'stop'))),

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { errorCode } from '../../base/errors.ts';
+import { CloudapError, errorCode } from '../../base/errors.ts';
 import { CODEC_RAW, CODEC_RLE, CODEC_ZSTD } from '../codec.ts';
 import * as disk from './index.ts';
 
@@ -66,7 +66,7 @@ describe('disk frames', () => {
     expect(disk.isZero(last)).toBe(false);
   });
 
-  it('notices every flipped bit, in the place or in the data', () => {
+  it('notices every flipped bit that changes the place or the data', () => {
     const data = Buffer.from(Array.from({ length: disk.SECTOR_BYTES }, (_, i) => (i * 7) & 255));
     fc.assert(
       fc.property(codec, fc.nat(10_000_000), (codec, position) => {
@@ -76,11 +76,13 @@ describe('disk frames', () => {
         message.writeUInt8(message.readUInt8(at) ^ (1 << (bit & 7)), at);
         let code = 'none';
         try {
-          disk.unpackData(disk.decodeData(message, FILE_BYTES), FILE_BYTES);
+          // some bits of a zstd frame's header mean nothing for its content
+          expect(disk.unpackData(disk.decodeData(message, FILE_BYTES), FILE_BYTES)).toEqual(data);
         } catch (error) {
-          code = errorCode(error);
+          if (!(error instanceof CloudapError)) throw error;
+          ({ code } = error);
         }
-        expect(['DISK_FRAME_CORRUPT', 'DISK_FRAME_INVALID', 'DISK_OUT_OF_RANGE']).toContain(code);
+        expect(['none', 'DISK_FRAME_CORRUPT', 'DISK_FRAME_INVALID', 'DISK_OUT_OF_RANGE']).toContain(code);
       }),
       { numRuns: 500 },
     );

@@ -11,7 +11,7 @@ export const fail = errorCatalogue({
   },
   LINK_MESSAGE_TOO_LARGE: {
     summary: 'a message is larger than the link allows',
-    remedy: 'Split it; the limit is MAX_MESSAGE_BYTES (docs/LIMITS.md).',
+    remedy: 'This is a defect of the sender; the limit is MAX_MESSAGE_BYTES (docs/LIMITS.md).',
   },
   LINK_VERSION: {
     summary: 'the sites speak different versions of the link protocol',

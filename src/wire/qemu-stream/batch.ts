@@ -2,9 +2,11 @@
 import { crc32 } from 'node:zlib';
 import { CODEC_RAW, CODEC_RLE, CODEC_ZSTD, type CodecId, encodeBlock, zstdPack } from '../codec.ts';
 import { rleEncode } from '../rle.ts';
-import { PAGE_BYTES } from './constants.ts';
+import { FRAME_RAW_MAX_BYTES, PAGE_BYTES } from './constants.ts';
+import { type ContentLookup, SentWindow } from './content.ts';
+import { RunningCrc } from './crc.ts';
 import { FRAME_HEADER_BYTES, MEMORY_HEADER_BYTES, writeFrameHeader } from './frame.ts';
-import { TOKEN_BLANK, TOKEN_DATA, TOKEN_ZERO, TokenWriter } from './tokens.ts';
+import { TOKEN_BLANK, TOKEN_DATA, TOKEN_REFERENCE, TOKEN_REPEAT, TOKEN_ZERO, TokenWriter } from './tokens.ts';
 
 /** What goes to the link: one message. */
 export interface EncodedFrame {
@@ -16,42 +18,16 @@ export interface EncodedFrame {
   /** Pages in it that are all zero, and others. */
   readonly zeroPages: number;
   readonly dataPages: number;
+  /** Of the others: those that the far side holds, and those that were sent before. */
+  readonly referencedPages: number;
+  readonly repeatedPages: number;
+  /** The bodies of the references, in order: what the far side is sent if it cannot make them itself. */
+  readonly referenced?: Buffer;
 }
 
+/** A frame with named pages holds at most this many times the stream bytes of one without. */
+const NAMED_RAW_FACTOR = 4;
 const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
-
-/** Checksum over consecutive ranges: neighbours in one buffer cost one call. */
-class RunningCrc {
-  #value = 0;
-  #buf: Buffer | undefined;
-  #start = 0;
-  #end = 0;
-
-  add(buf: Buffer, start: number, end: number): void {
-    if (buf === this.#buf && start === this.#end) {
-      this.#end = end;
-      return;
-    }
-    this.settle();
-    this.#buf = buf;
-    this.#start = start;
-    this.#end = end;
-  }
-
-  /** Takes in what is pending, so that the buffer may be reused. */
-  settle(): void {
-    if (this.#buf === undefined) return;
-    this.#value = crc32(this.#buf.subarray(this.#start, this.#end), this.#value);
-    this.#buf = undefined;
-  }
-
-  take(): number {
-    this.settle();
-    const value = this.#value;
-    this.#value = 0;
-    return value;
-  }
-}
 
 export interface MemoryBatchOptions {
   readonly codec: CodecId;
@@ -64,6 +40,9 @@ export class MemoryBatch {
   readonly #codec: CodecId;
   readonly #zstdLevel: number;
   readonly #limitBytes: number;
+  #rawLimitBytes: number;
+  #content: ContentLookup | undefined;
+  #sent: SentWindow | undefined;
   readonly #tokens = new TokenWriter();
   readonly #crc = new RunningCrc();
   readonly #bodies: Buffer;
@@ -71,25 +50,48 @@ export class MemoryBatch {
   rawBytes = 0;
   #zeroPages = 0;
   #dataPages = 0;
+  /** Bodies of the references so far. */
+  #referenced: Buffer = Buffer.alloc(0);
+  #referencedPages = 0;
+  #repeatedPages = 0;
 
   constructor(options: MemoryBatchOptions) {
     this.#codec = options.codec;
     this.#zstdLevel = options.zstdLevel;
     this.#limitBytes = options.frameRawBytes;
+    this.#rawLimitBytes = options.frameRawBytes;
     // The last record may overshoot; an RLE body has 2 bytes more than its page, of which a record header makes up 8.
     this.#bodies = Buffer.allocUnsafeSlow(options.frameRawBytes + 2 * PAGE_BYTES);
   }
 
+  /** Names pages instead of sending them from here on; call it before the first page. */
+  useContent(content: ContentLookup | undefined, repeatPages: number): void {
+    this.#content = content;
+    this.#sent = new SentWindow(repeatPages);
+    // What stands in few bytes need not make the rest travel in small, badly compressed batches.
+    this.#rawLimitBytes = Math.min(FRAME_RAW_MAX_BYTES, NAMED_RAW_FACTOR * this.#limitBytes);
+    this.#referenced = Buffer.allocUnsafeSlow(this.#rawLimitBytes + PAGE_BYTES);
+  }
+
+  /** No references from here on; repeats go on. */
+  dropContent(): void {
+    this.#content = undefined;
+  }
+
   get full(): boolean {
-    return this.rawBytes >= this.#limitBytes;
+    return this.rawBytes >= this.#rawLimitBytes || this.#bodiesLength >= this.#limitBytes;
   }
 
   /** Whether the page was all zero. */
   dataPage(buf: Buffer, start: number, end: number, page: number, nameBytes: number): boolean {
-    this.#crc.add(buf, start, end);
     this.rawBytes += end - start;
     const body = end - PAGE_BYTES;
     const blank = isBlank(buf, body);
+    if (this.#sent && !blank) {
+      this.#namedPage(this.#sent, buf, start, end, page, nameBytes);
+      return false;
+    }
+    this.#crc.add(buf, start, end);
     if (blank) this.#zeroPages++;
     else {
       this.#dataPages++;
@@ -98,6 +100,40 @@ export class MemoryBatch {
     const nameStart = nameBytes === 0 ? -1 : start + 9;
     this.#tokens.page(blank ? TOKEN_BLANK : TOKEN_DATA, page, buf, nameStart, start + 8 + nameBytes);
     return blank;
+  }
+
+  /** A page that is looked for before it is sent. */
+  #namedPage(
+    sent: SentWindow,
+    buf: Buffer,
+    start: number,
+    end: number,
+    page: number,
+    nameBytes: number,
+  ): void {
+    const body = end - PAGE_BYTES;
+    const crc = crc32(buf.subarray(body, end));
+    this.#crc.add(buf, start, body);
+    this.#crc.addPage(crc);
+    this.#dataPages++;
+    const nameStart = nameBytes === 0 ? -1 : start + 9;
+    const nameEnd = start + 8 + nameBytes;
+    const back = sent.find(buf, body, crc);
+    if (back > 0) {
+      this.#repeatedPages++;
+      this.#tokens.entry(TOKEN_REPEAT, back, page, buf, nameStart, nameEnd);
+      return;
+    }
+    const number = this.#content?.find(buf, body, crc) ?? -1;
+    if (number >= 0) {
+      buf.copy(this.#referenced, this.#referencedPages * PAGE_BYTES, body, end);
+      this.#referencedPages++;
+      this.#tokens.entry(TOKEN_REFERENCE, number, page, buf, nameStart, nameEnd);
+      return;
+    }
+    sent.remember(buf, body, crc);
+    this.#addBody(buf, body, end);
+    this.#tokens.page(TOKEN_DATA, page, buf, nameStart, nameEnd);
   }
 
   zeroPage(buf: Buffer, start: number, end: number, page: number, nameBytes: number): void {
@@ -127,6 +163,7 @@ export class MemoryBatch {
     writeFrameHeader(payload, { kind: 'memory', codec, rawBytes: this.rawBytes, crc32: this.#crc.take() });
     payload.writeUInt32LE(tokens.length, FRAME_HEADER_BYTES);
     payload.writeUInt32LE(this.#bodiesLength, FRAME_HEADER_BYTES + 4);
+    payload.writeUInt32LE(this.#referencedPages, FRAME_HEADER_BYTES + 8);
     tokens.copy(payload, MEMORY_HEADER_BYTES);
     bodies.copy(payload, MEMORY_HEADER_BYTES + tokens.length);
     const frame: EncodedFrame = {
@@ -135,7 +172,14 @@ export class MemoryBatch {
       rawBytes: this.rawBytes,
       zeroPages: this.#zeroPages,
       dataPages: this.#dataPages,
+      referencedPages: this.#referencedPages,
+      repeatedPages: this.#repeatedPages,
+      ...(this.#referencedPages === 0
+        ? {}
+        : { referenced: Buffer.from(this.#referenced.subarray(0, this.#referencedPages * PAGE_BYTES)) }),
     };
+    this.#referencedPages = 0;
+    this.#repeatedPages = 0;
     this.rawBytes = 0;
     this.#bodiesLength = 0;
     this.#zeroPages = 0;
@@ -223,6 +267,14 @@ export class DeviceBatch {
     const payload = Buffer.allocUnsafeSlow(FRAME_HEADER_BYTES + content.length);
     writeFrameHeader(payload, { kind: 'device', codec, rawBytes: raw.length, crc32: crc32(raw) });
     content.copy(payload, FRAME_HEADER_BYTES);
-    return { kind: 'device', payload, rawBytes: raw.length, zeroPages: 0, dataPages: 0 };
+    return {
+      kind: 'device',
+      payload,
+      rawBytes: raw.length,
+      zeroPages: 0,
+      dataPages: 0,
+      referencedPages: 0,
+      repeatedPages: 0,
+    };
   }
 }

@@ -66,3 +66,6 @@ export const PACKAGED_FRAME_RAW_BYTES = 4 * 1024 * 1024;
 export const DEVICE_FRAME_RAW_LIMIT_BYTES = PACKAGED_FRAME_RAW_BYTES + 72 * 1024;
 /** Longest received-pages bitmap on the return path: 64 MiB is a block of 2 TiB. */
 export const RECV_BITMAP_MAX_BYTES = 64 * 1024 * 1024;
+/** Bodies that a channel keeps at either end for repeats unless told otherwise (32 MiB), and at most (64 MiB). */
+export const REPEAT_WINDOW_PAGES = 8 * 1024;
+export const REPEAT_WINDOW_MAX_PAGES = 16 * 1024;

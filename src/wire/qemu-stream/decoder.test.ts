@@ -20,13 +20,15 @@ function handMade(
   raw: Buffer,
   bodies: Buffer = Buffer.alloc(0),
   codec = 1,
+  references = 0,
 ): Buffer {
-  const head = Buffer.alloc(20);
-  head.set([1, 1, codec, 0]);
+  const head = Buffer.alloc(24);
+  head.set([2, 1, codec, 0]);
   head.writeUInt32LE(raw.length, 4);
   head.writeUInt32LE(crc32(raw), 8);
   head.writeUInt32LE(tokens.length, 12);
   head.writeUInt32LE(bodies.length, 16);
+  head.writeUInt32LE(references, 20);
   return Buffer.concat([head, Buffer.from(tokens), bodies]);
 }
 
@@ -41,7 +43,7 @@ describe('hostile frames', () => {
         fc.integer({ min: 0, max: 4 }),
         (noise, head, codec) => {
           const frame = Buffer.from(noise);
-          if (head && frame.length >= 8) frame.set([1, 1 + (codec & 1), codec, 0, frame[4] ?? 0, 1, 0, 0]);
+          if (head && frame.length >= 8) frame.set([2, 1 + (codec & 1), codec, 0, frame[4] ?? 0, 1, 0, 0]);
           expect(codeOf(() => decode(frame))).toMatch(CODED);
         },
       ),
@@ -101,7 +103,7 @@ describe('hostile frames', () => {
       frame.writeUInt32LE(bytes, 4);
       return frame;
     };
-    expect(codeOf(() => decode(changed(0, 2)))).toBe('STREAM_FRAME_VERSION');
+    expect(codeOf(() => decode(changed(0, 1)))).toBe('STREAM_FRAME_VERSION');
     expect(codeOf(() => decode(changed(0, 0)))).toBe('STREAM_FRAME_VERSION');
     expect(codeOf(() => decode(changed(1, 0)))).toBe('STREAM_FRAME_CORRUPT');
     expect(codeOf(() => decode(changed(1, 3)))).toBe('STREAM_FRAME_CORRUPT');
@@ -115,7 +117,7 @@ describe('hostile frames', () => {
   const eos = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0x10]);
   const cases: [string, readonly number[], Buffer?, Buffer?, number?][] = [
     ['token 0', [0, 1]],
-    ['unknown token', [8, 1]],
+    ['unknown token', [10, 1]],
     ['token without its number', [7]],
     ['endless number', [4, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]],
     ['literal beyond the tokens', [7, 8, 1, 2]],

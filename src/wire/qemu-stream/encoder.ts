@@ -9,6 +9,7 @@ import {
   SECTION_PART,
   SECTION_START,
 } from './constants.ts';
+import type { ContentLookup } from './content.ts';
 import { fail } from './errors.ts';
 import { type PageCounts, PageLedger } from './pages.ts';
 import { StreamParser } from './parser.ts';
@@ -59,6 +60,9 @@ export interface StreamStats extends PageCounts {
   readonly pagesTotal: number;
   /** Pages since `mark()`, or since the start. */
   readonly sinceMark: Readonly<PageCounts>;
+  /** Pages that travelled as a reference to what the far side holds, and as a repeat of what was sent before. */
+  readonly pagesReferenced: number;
+  readonly pagesDuplicate: number;
   /** `live` until PACKAGED was seen, `postcopy` from then on, `rest` when nothing is parsed any more. */
   readonly stage: 'live' | 'postcopy' | 'rest';
   readonly restReason?: RestReason;
@@ -82,6 +86,8 @@ export class StreamEncoder {
     memory: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
     device: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
   };
+  #pagesReferenced = 0;
+  #pagesDuplicate = 0;
   #blocks: readonly RamBlock[] = [];
   #stage: StreamStats['stage'] = 'live';
   #restReason: RestReason | undefined;
@@ -125,6 +131,19 @@ export class StreamEncoder {
     this.#flushDevice();
   }
 
+  /**
+   * Before the first `push`: pages are named where the far side holds them (`content`) or where one of the last
+   * `repeatPages` bodies was the same. The decoder must be given the same `repeatPages`.
+   */
+  useContent(content: ContentLookup | undefined, repeatPages: number): void {
+    this.#memory.useContent(content, repeatPages);
+  }
+
+  /** The far side's content is not what it should be: no more references. */
+  dropContent(): void {
+    this.#memory.dropContent();
+  }
+
   /** From now on `stats().sinceMark` counts from here. */
   mark(): void {
     this.#ledger.mark();
@@ -140,6 +159,8 @@ export class StreamEncoder {
       blocks: this.#blocks,
       pagesTotal: this.#blocks.reduce((sum, block) => sum + Math.ceil(block.lengthBytes / PAGE_BYTES), 0),
       sinceMark: this.#ledger.sinceMark(),
+      pagesReferenced: this.#pagesReferenced,
+      pagesDuplicate: this.#pagesDuplicate,
       stage: this.#stage,
       ...(this.#restReason === undefined ? {} : { restReason: this.#restReason }),
     };
@@ -159,6 +180,8 @@ export class StreamEncoder {
     stats.bytesRaw += frame.rawBytes;
     stats.bytesEncoded += frame.payload.length;
     stats.frames++;
+    this.#pagesReferenced += frame.referencedPages;
+    this.#pagesDuplicate += frame.repeatedPages;
     this.#emit(frame);
   }
 

@@ -25,6 +25,10 @@ export const fail = errorCatalogue({
     remedy:
       'The data was damaged on the way or by a faulty machine; nothing of the frame was used. Try again.',
   },
+  STREAM_CONTENT: {
+    summary: 'a stream frame was decoded without the pages that it refers to',
+    remedy: defect,
+  },
   STREAM_RETURN_PATH: {
     summary: 'the return path of the target QEMU is malformed',
     remedy: 'The target QEMU is faulty or of an unsupported version.',

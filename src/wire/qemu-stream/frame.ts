@@ -1,8 +1,8 @@
 /**
- * Frames in which stream bytes cross the link. A frame stands alone: decoding it needs no other frame, only that the
- * outputs are written in the order in which the frames were made. Little endian, no magic (the link frames them).
+ * Frames in which stream bytes cross the link. They are decoded in the order in which they were made; a frame without
+ * repeats (tokens.ts) needs no other one for it. Little endian, no magic (the link frames them).
  *
- *   0  u8   version, 1
+ *   0  u8   version, 2
  *   1  u8   kind: 1 memory, 2 device
  *   2  u8   codec of the bodies (memory) or of the whole content (device): 1 raw, 2 RLE, 3 zstd
  *   3  u8   0
@@ -12,18 +12,19 @@
  *
  *  12  u32  memory: length of the tokens T
  *  16  u32  memory: length of the bodies before zstd B (as they are for raw and RLE)
- *  20  T    tokens, see tokens.ts
- *  20+T     bodies in order of use: 4096 bytes a page; with RLE u16 length, then that many bytes (4096: as it is)
+ *  20  u32  memory: pages in it that are references
+ *  24  T    tokens, see tokens.ts
+ *  24+T     bodies in order of use: 4096 bytes a page; with RLE u16 length, then that many bytes (4096: as it is)
  */
 import { type CodecId, codecFromId } from '../codec.ts';
 import { DEVICE_FRAME_RAW_LIMIT_BYTES, MEMORY_FRAME_RAW_LIMIT_BYTES } from './constants.ts';
 import { fail } from './errors.ts';
 
-export const FRAME_VERSION = 1;
+export const FRAME_VERSION = 2;
 export const FRAME_MEMORY = 1;
 export const FRAME_DEVICE = 2;
 export const FRAME_HEADER_BYTES = 12;
-export const MEMORY_HEADER_BYTES = 20;
+export const MEMORY_HEADER_BYTES = 24;
 
 export interface FrameHeader {
   readonly kind: 'memory' | 'device';

@@ -9,6 +9,7 @@
  */
 export type { EncodedFrame } from './batch.ts';
 export * from './constants.ts';
+export type { ContentLookup } from './content.ts';
 export { StreamDecoder } from './decoder.ts';
 export {
   type KindStats,

@@ -1,6 +1,7 @@
 /** Decoding of memory frames: tokens and bodies back to RAM records. Everything in a frame is checked before use. */
 import { CODEC_RLE, CODEC_ZSTD, zstdUnpack } from '../codec.ts';
 import { rleDecode } from '../rle.ts';
+import type { RepeatWindow } from './content.ts';
 import { PAGE_BYTES, PAGE_NUMBER_LIMIT, RAM_CONTINUE, RAM_PAGE, RAM_ZERO } from './constants.ts';
 import { fail } from './errors.ts';
 import { type FrameHeader, MEMORY_HEADER_BYTES } from './frame.ts';
@@ -9,15 +10,56 @@ import {
   TOKEN_DATA,
   TOKEN_LITERAL,
   TOKEN_NAME,
+  TOKEN_REFERENCE,
+  TOKEN_REPEAT,
   TOKEN_SEEK,
   TOKEN_SKIP,
   TOKEN_ZERO,
-  VARINT_MAX_BYTES,
+  TokenReader,
 } from './tokens.ts';
 
-/** @throws STREAM_FRAME_CORRUPT, CODEC_CORRUPT */
-export function decodeMemory(frame: Buffer, header: FrameHeader): Buffer {
-  return new MemoryDecode(frame, header).run();
+/** What a frame may need besides its own bytes. */
+export interface DecodeContext {
+  readonly window: RepeatWindow;
+  /** The bodies of the frame's references, in order of use. */
+  readonly referenced: Buffer | undefined;
+  /** Room for any frame; without it each gets its own. */
+  readonly output?: Buffer | undefined;
+}
+
+/** @throws STREAM_FRAME_CORRUPT, STREAM_CONTENT, CODEC_CORRUPT */
+export function decodeMemory(frame: Buffer, header: FrameHeader, context: DecodeContext): Buffer {
+  return new MemoryDecode(frame, header, context).run();
+}
+
+/** Where the frame's tokens end. */
+function tokensEnd(frame: Buffer): number {
+  if (frame.length < MEMORY_HEADER_BYTES) throw corrupt('shorter than its header');
+  const end = MEMORY_HEADER_BYTES + frame.readUInt32LE(12);
+  if (end > frame.length) throw corrupt('tokens longer than the frame');
+  return end;
+}
+
+/** Numbers of the pages that a frame refers to, in order of use. @throws STREAM_FRAME_CORRUPT */
+export function referencesOf(frame: Buffer, header: FrameHeader): Float64Array {
+  const end = tokensEnd(frame);
+  const count = frame.readUInt32LE(20);
+  if (count * PAGE_BYTES > header.rawBytes) throw corrupt('more references than it decodes to');
+  const references = new Float64Array(count);
+  if (count === 0) return references;
+  const reader = new TokenReader(frame, MEMORY_HEADER_BYTES, end, corrupt);
+  let found = 0;
+  for (let token = reader.token(); token >= 0; token = reader.token()) {
+    const value = reader.number();
+    if (token === TOKEN_NAME || token === TOKEN_LITERAL) reader.bytes(value);
+    if (token !== TOKEN_REFERENCE && token !== TOKEN_REPEAT) continue;
+    const first = reader.number();
+    if (token === TOKEN_REPEAT) continue;
+    if (value > count - found) throw corrupt('number of references');
+    for (let i = 0; i < value; i++) references[found++] = first + i;
+  }
+  if (found !== count) throw corrupt('number of references');
+  return references;
 }
 
 function corrupt(detail: string): Error {
@@ -29,46 +71,61 @@ class MemoryDecode {
   readonly #rle: boolean;
   readonly #out: Buffer;
   readonly #bodies: Buffer;
-  readonly #tokensEnd: number;
-  #pos = MEMORY_HEADER_BYTES;
+  readonly #reader: TokenReader;
+  readonly #window: RepeatWindow;
+  readonly #referenced: Buffer | undefined;
   #bodyAt = 0;
+  #referencedAt = 0;
   #outAt = 0;
   #page = 0;
+  /** Of the run of repeats at hand: how far back the next body is. */
+  #back = 0;
   #nameStart = 0;
   #nameEnd = -1;
 
-  constructor(frame: Buffer, header: FrameHeader) {
-    if (frame.length < MEMORY_HEADER_BYTES) throw corrupt('shorter than its header');
-    const tokensLength = frame.readUInt32LE(12);
+  constructor(frame: Buffer, header: FrameHeader, context: DecodeContext) {
+    const end = tokensEnd(frame);
     const bodiesLength = frame.readUInt32LE(16);
-    this.#tokensEnd = MEMORY_HEADER_BYTES + tokensLength;
-    if (this.#tokensEnd > frame.length) throw corrupt('tokens longer than the frame');
+    const references = frame.readUInt32LE(20);
+    if (references * PAGE_BYTES > header.rawBytes) throw corrupt('more references than it decodes to');
+    if (references * PAGE_BYTES !== (context.referenced?.length ?? 0))
+      throw fail('STREAM_CONTENT', `${references} pages`);
+    this.#window = context.window;
+    this.#referenced = context.referenced;
+    this.#reader = new TokenReader(frame, MEMORY_HEADER_BYTES, end, corrupt);
     if (bodiesLength > header.rawBytes) throw corrupt('bodies longer than what they decode to');
-    const packed = frame.subarray(this.#tokensEnd);
+    const packed = frame.subarray(end);
     if (header.codec !== CODEC_ZSTD && packed.length !== bodiesLength) throw corrupt('length of the bodies');
     this.#frame = frame;
     this.#rle = header.codec === CODEC_RLE;
     this.#bodies = header.codec === CODEC_ZSTD ? zstdUnpack(packed, bodiesLength) : packed;
-    this.#out = Buffer.allocUnsafeSlow(header.rawBytes);
+    this.#out = context.output?.subarray(0, header.rawBytes) ?? Buffer.allocUnsafeSlow(header.rawBytes);
   }
 
   run(): Buffer {
-    while (this.#pos < this.#tokensEnd) this.#token();
+    for (let token = this.#reader.token(); token >= 0; token = this.#reader.token()) this.#token(token);
     if (this.#outAt !== this.#out.length) throw corrupt('tokens make less than was announced');
     if (this.#bodyAt !== this.#bodies.length || this.#nameEnd >= 0) throw corrupt('something left over');
+    if (this.#referencedAt !== (this.#referenced?.length ?? 0)) throw corrupt('number of references');
     return this.#out;
   }
 
-  #token(): void {
-    const token = this.#frame[this.#pos++] as number;
-    const value = this.#varint();
+  #token(token: number): void {
+    const value = this.#reader.number();
     switch (token) {
       case TOKEN_DATA:
       case TOKEN_BLANK:
-        this.#records(value, RAM_PAGE, PAGE_BYTES, token === TOKEN_BLANK);
+      case TOKEN_REFERENCE:
+        // The number of the first page was read by `referencesOf`.
+        if (token === TOKEN_REFERENCE) this.#reader.number();
+        this.#records(token, value, RAM_PAGE, PAGE_BYTES);
+        break;
+      case TOKEN_REPEAT:
+        this.#back = this.#reader.number();
+        this.#records(token, value, RAM_PAGE, PAGE_BYTES);
         break;
       case TOKEN_ZERO:
-        this.#records(value, RAM_ZERO, 1, true);
+        this.#records(token, value, RAM_ZERO, 1);
         break;
       case TOKEN_SEEK:
         this.#page = value;
@@ -87,36 +144,20 @@ class MemoryDecode {
     }
   }
 
-  #varint(): number {
-    let value = 0;
-    let scale = 1;
-    for (let i = 0; i < VARINT_MAX_BYTES; i++) {
-      if (this.#pos >= this.#tokensEnd) throw corrupt('tokens end inside one');
-      const byte = this.#frame[this.#pos++] as number;
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-      scale *= 0x80;
-    }
-    throw corrupt('number too long');
-  }
-
   #name(length: number): void {
-    if (length > 255 || length > this.#tokensEnd - this.#pos || this.#nameEnd >= 0)
-      throw corrupt('block name');
-    this.#nameStart = this.#pos;
-    this.#pos += length;
-    this.#nameEnd = this.#pos;
+    if (length > 255 || this.#nameEnd >= 0) throw corrupt('block name');
+    this.#nameStart = this.#reader.bytes(length);
+    this.#nameEnd = this.#nameStart + length;
   }
 
   #literal(length: number): void {
-    if (length > this.#tokensEnd - this.#pos || length > this.#out.length - this.#outAt)
-      throw corrupt('literal too long');
-    this.#frame.copy(this.#out, this.#outAt, this.#pos, this.#pos + length);
-    this.#pos += length;
+    const start = this.#reader.bytes(length);
+    if (length > this.#out.length - this.#outAt) throw corrupt('literal too long');
+    this.#frame.copy(this.#out, this.#outAt, start, start + length);
     this.#outAt += length;
   }
 
-  #records(count: number, flag: number, bodyBytes: number, zeros: boolean): void {
+  #records(token: number, count: number, flag: number, bodyBytes: number): void {
     const named = this.#nameEnd >= 0;
     const nameBytes = named ? 1 + this.#nameEnd - this.#nameStart : 0;
     if (count === 0 || count * (8 + bodyBytes) + nameBytes > this.#out.length - this.#outAt)
@@ -129,12 +170,11 @@ class MemoryDecode {
       this.#header(flags);
       if (i === 0 && named) this.#putName();
       flags = flag | RAM_CONTINUE;
-      if (!zeros) this.#body();
-      else if (bodyBytes === 1) out[this.#outAt++] = 0;
-      else {
-        out.fill(0, this.#outAt, this.#outAt + bodyBytes);
-        this.#outAt += bodyBytes;
-      }
+      if (token === TOKEN_DATA) this.#body();
+      else if (token === TOKEN_REFERENCE) this.#reference();
+      else if (token === TOKEN_REPEAT) this.#repeat();
+      else out.fill(0, this.#outAt, this.#outAt + bodyBytes);
+      this.#outAt += bodyBytes;
       this.#page++;
     }
   }
@@ -177,6 +217,17 @@ class MemoryDecode {
     else if (!rleDecode(bodies, this.#out, this.#outAt, PAGE_BYTES, start, start + length))
       throw corrupt('a run-length encoded page');
     this.#bodyAt = start + length;
-    this.#outAt += PAGE_BYTES;
+    this.#window.add(this.#out, this.#outAt);
+  }
+
+  #reference(): void {
+    const at = this.#referencedAt;
+    if (!this.#referenced || at === this.#referenced.length) throw corrupt('number of references');
+    this.#referenced.copy(this.#out, this.#outAt, at, at + PAGE_BYTES);
+    this.#referencedAt = at + PAGE_BYTES;
+  }
+
+  #repeat(): void {
+    if (!this.#window.copy(this.#back--, this.#out, this.#outAt)) throw corrupt('repeats what is not there');
   }
 }

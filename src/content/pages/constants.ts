@@ -1,0 +1,17 @@
+/** Unit of content: a page of guest memory. */
+export const PAGE_BYTES = 4096;
+/** What is kept of a page's SHA-256: 128 bits. */
+export const HASH_BYTES = 16;
+/** Name of the index beside the file that it describes, in the folder of its image. */
+export const INDEX_FILE = 'pages.idx';
+/**
+ * Pages that one index lists: 16 GiB of different content, in a file of 100 MB. Pages that come later in a larger file
+ * are left out, which only costs bandwidth.
+ */
+export const INDEX_MAX_ENTRIES = 4 * 1024 * 1024;
+/** Files that one migration may refer to. */
+export const SOURCES_MAX = 8;
+/** Entries with equal checksums that a look-up goes through at most; more are a forged index. */
+export const PROBES_MAX = 64;
+/** Piece in which files are read to be indexed. */
+export const READ_CHUNK_BYTES = 1024 * 1024;

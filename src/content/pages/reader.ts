@@ -1,0 +1,129 @@
+import { Worker } from 'node:worker_threads';
+import { type CloudapError } from '../../base/errors.ts';
+import { type ContentWarning, makePageIndexInBackground } from './background.ts';
+import { PAGE_BYTES } from './constants.ts';
+import { fail } from './errors.ts';
+import type { ContentFile } from './store.ts';
+
+export interface ReadWorkerStart {
+  readonly files: readonly ContentFile[];
+}
+export type ReadRequest =
+  | { readonly kind: 'agree'; readonly digests: readonly string[] }
+  | { readonly kind: 'read'; readonly id: number; readonly ordinals: Float64Array };
+type ReadAnswer =
+  | {
+      readonly kind: 'open';
+      readonly digests: readonly string[];
+      readonly problems: readonly {
+        readonly file: number;
+        readonly code: string;
+        readonly message: string;
+      }[];
+    }
+  | {
+      readonly kind: 'read';
+      readonly id: number;
+      readonly bodies: Uint8Array;
+      readonly missing: Uint32Array;
+    };
+
+export interface PagesRead {
+  /** The pages, one after the other. */
+  readonly bodies: Buffer;
+  /** Positions of those that are not there or not what they should be; what stands there is of no use. */
+  readonly missing: Uint32Array;
+}
+
+const WORKER = new URL('read-worker.ts', import.meta.url);
+
+/** The target's end of content: gives pages by their ordinals, each verified against its hash. */
+export class ContentReader implements AsyncDisposable {
+  readonly #worker: Worker;
+  readonly #reads = new Map<number, { count: number; resolve: (read: PagesRead) => void }>();
+  #digests: readonly string[];
+  #next = 0;
+  #dead = false;
+
+  private constructor(worker: Worker, digests: readonly string[]) {
+    this.#worker = worker;
+    this.#digests = digests;
+    worker.on('message', (answer: ReadAnswer) => {
+      if (answer.kind !== 'read') return;
+      const { buffer, byteOffset, length } = answer.bodies;
+      this.#reads
+        .get(answer.id)
+        ?.resolve({ bodies: Buffer.from(buffer, byteOffset, length), missing: answer.missing });
+      this.#reads.delete(answer.id);
+    });
+    worker.on('error', () => this.#end());
+    worker.on('exit', () => this.#end());
+  }
+
+  /**
+   * Starts the thread and loads the indexes that are there. Never rejects for what is missing or damaged: that is
+   * reported, and made in the background for the next time.
+   */
+  static async open(files: readonly ContentFile[], warn: ContentWarning): Promise<ContentReader> {
+    const start: ReadWorkerStart = { files };
+    const worker = new Worker(WORKER, { workerData: start });
+    worker.unref();
+    const opened = Promise.withResolvers<Extract<ReadAnswer, { kind: 'open' }>>();
+    worker.once('message', (answer: ReadAnswer) => {
+      if (answer.kind === 'open') opened.resolve(answer);
+    });
+    worker.once('error', (cause) => opened.reject(fail('PAGES_INDEX_DAMAGED', 'the reader', { cause })));
+    worker.once('exit', () => opened.reject(fail('PAGES_INDEX_DAMAGED', 'the reader ended')));
+    const { digests, problems } = await opened.promise;
+    for (const { file: i, code, message } of problems) {
+      const file = files[i] as ContentFile;
+      const missing = code === 'PAGES_INDEX_MISSING';
+      warn(fail(missing ? 'PAGES_INDEX_MISSING' : 'PAGES_INDEX_DAMAGED', message), file);
+      makePageIndexInBackground(file).catch((error: unknown) => warn(error as CloudapError, file));
+    }
+    return new ContentReader(worker, digests);
+  }
+
+  /** Digests of the indexes that are here. */
+  get digests(): readonly string[] {
+    return this.#digests;
+  }
+
+  /** Of what the other side offers, what is here too, in its order. Ordinals count through these from now on. */
+  agree(offered: readonly string[]): readonly string[] {
+    const common = [...new Set(offered)].filter((digest) => this.#digests.includes(digest));
+    const request: ReadRequest = { kind: 'agree', digests: common };
+    this.#worker.postMessage(request);
+    this.#digests = common;
+    return common;
+  }
+
+  /** Reads pages; those that cannot be had are named, whatever the reason. */
+  read(ordinals: Float64Array): Promise<PagesRead> {
+    if (this.#dead) return Promise.resolve(nothing(ordinals.length));
+    const { promise, resolve } = Promise.withResolvers<PagesRead>();
+    const id = this.#next++;
+    this.#reads.set(id, { count: ordinals.length, resolve });
+    const request: ReadRequest = { kind: 'read', id, ordinals };
+    this.#worker.postMessage(request);
+    return promise;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  /** The thread is gone: everything has to be sent. */
+  #end(): void {
+    this.#dead = true;
+    for (const { count, resolve } of this.#reads.values()) resolve(nothing(count));
+    this.#reads.clear();
+  }
+}
+
+function nothing(count: number): PagesRead {
+  return {
+    bodies: Buffer.alloc(count * PAGE_BYTES),
+    missing: Uint32Array.from({ length: count }, (_, i) => i),
+  };
+}
