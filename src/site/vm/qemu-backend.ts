@@ -1,5 +1,6 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { endOutgoing } from '../../migration/outgoing.ts';
 import type { QemuPaths } from '../../qemu/command-line.ts';
 import { describeChain } from '../../qemu/block-chain.ts';
 import { checkMachine } from '../../qemu/probe.ts';
@@ -106,8 +107,8 @@ class RealQemu implements QemuHandle {
 
   async resumeAfterFailedMigration(): Promise<void> {
     const { qmp } = this.#qemu;
-    const { status } = await qmp.queryMigrate();
-    if (status === 'setup' || status === 'active' || status === 'postcopy-active') await qmp.migrateCancel();
+    // also out of postcopy-paused, which a killed mover leaves and no cancel ends
+    await endOutgoing(qmp, { streamSocket: `${dirname(this.#paths.moverQmp)}/recover.sock` });
     const { running } = await qmp.queryStatus();
     if (!running) await qmp.cont();
   }
