@@ -155,7 +155,7 @@ describe('command lines', () => {
     ['--nope', 2, 'unknown option'],
     ['vm ls --nope', 2, 'unknown option'],
     ['vm create', 2, "required option '--image"],
-    ['nothing', 2, 'unknown command'],
+    ['nothing', 2, 'USAGE'],
     ['', 2, 'Usage'],
     ['vm ls', 2, 'USAGE'],
     ['vm ls --site-config /nowhere.yaml', 1, 'CONFIG_UNREADABLE'],
