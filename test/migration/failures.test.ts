@@ -102,7 +102,8 @@ async function sourceSays(run: Run, code: string): Promise<void> {
 
 async function targetIsClean(run: Run, code?: string): Promise<void> {
   const ended = await run.target.exited;
-  expect(ended?.state).toMatch(/failed|cancelled/);
+  const log = await readFile(`${run.targetDir}/mover.log`, 'utf8');
+  expect(ended?.state, log).toMatch(/failed|cancelled/);
   if (code !== undefined) expect(ended?.error?.code).toBe(code);
   await run.targetVm.exited;
   for (const name of ['nbd.sock', 'stream.sock', 'rpc.sock', 'rpc.sock.json', 'link.sock']) {

@@ -328,9 +328,9 @@ export class MemorySource implements AsyncDisposable {
       clearTimeout(this.#flushTimer);
     }
     if (this.#discarding) return;
-    // a part of the device state must not pass for the whole
-    if (index === 0 && (this.#packageNext || (this.#tail && !this.#takeover))) {
-      throw migrationFail('MOVER_QEMU_SOURCE', 'its stream ends within the device state');
+    // A part must not pass for the whole: the target's QEMU waits for what is missing, but ends when its channel does.
+    if (index === 0 && !this.#written && !(this.#tail && this.#takeover)) {
+      throw migrationFail('MOVER_QEMU_SOURCE', 'its stream breaks off');
     }
     channel.encoder.end();
     await channel.sending;
