@@ -29,6 +29,7 @@ const HELD_BACK_BYTES = 1024 * 1024;
 const HELD_BACK_MS = 500;
 /** When the target has asked for so many pages that it should have had, its content is not referred to any more. */
 const MISSING_MAX_PAGES = 64;
+const CONNECT_POLL_MS = 5;
 /** QEMU counts as throttled when it has written nothing for this long. */
 const QUIET_MS = 8;
 
@@ -125,6 +126,12 @@ export class MemorySource implements AsyncDisposable {
   /** Resolves when QEMU has closed its main channel and all of it was handed to the link. */
   get finished(): Promise<void> {
     return this.#finished.promise;
+  }
+
+  /** Resolves when QEMU has opened this many channels. */
+  async connected(channels: number, signal: AbortSignal): Promise<void> {
+    while (this.#channels.filter(({ socket }) => socket).length < channels)
+      await sleep(CONNECT_POLL_MS, signal);
   }
 
   async listen(): Promise<void> {
@@ -324,6 +331,9 @@ export class MemorySource implements AsyncDisposable {
           await this.#discard.promise;
         }
       }
+    } catch (cause) {
+      // what the loop's body throws has been dealt with: this is the socket
+      throw migrationFail('MOVER_QEMU_SOURCE', `stream: ${(cause as Error).message}`, { cause });
     } finally {
       clearTimeout(this.#flushTimer);
     }

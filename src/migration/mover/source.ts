@@ -1,6 +1,6 @@
 import { mkdir, open, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { abortable } from '../../base/async.ts';
+import { abortable, sleep } from '../../base/async.ts';
 import { asCloudapError, type CloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
@@ -34,6 +34,9 @@ import { openLink } from './link.ts';
 
 const READY_TIMEOUT_MS = 60_000;
 const CLOSE_TIMEOUT_MS = 1_000;
+/** How long QEMU may take to open its channels before a cancel goes ahead without, and to take note of the last one. */
+const CHANNELS_TIMEOUT_MS = 2_000;
+const CHANNELS_SETTLE_MS = 100;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
 /** Statuses of QEMU's `MIGRATION` event after which nothing follows. */
 const ENDS = ['completed', 'failed', 'cancelled'];
@@ -56,6 +59,9 @@ export class SourceMover implements AsyncDisposable {
   #qmp: QemuMonitor | undefined;
   #memory: MemorySource | undefined;
   #disk: DiskSource | undefined;
+  #preempt = false;
+  /** QEMU has been told to migrate. */
+  #migrating = false;
   #offered: Promise<void> | undefined;
   /** QEMU has ended its part in order; rejects where it failed. */
   #qemuCompleted: Promise<void> | undefined;
@@ -148,6 +154,7 @@ export class SourceMover implements AsyncDisposable {
     );
     this.#context.setProgress(() => this.#progress());
     const preempt = config.preempt && (await mayPreempt(qmp));
+    this.#preempt = preempt;
     await setCapabilities(qmp, preempt);
     const indexes = await loading;
     await session.opened(signal);
@@ -195,6 +202,7 @@ export class SourceMover implements AsyncDisposable {
       });
     for (const promise of [stop, this.#qemuCompleted]) promise.catch(() => {});
     const precopyAtMs = Date.now();
+    this.#migrating = true;
     await startRoundOne(qmp, this.#config.streamSocket);
     const { roundOneEndMs, drainedMs } = await switchOver(qmp, memory, {
       signal,
@@ -326,6 +334,7 @@ export class SourceMover implements AsyncDisposable {
   async #settleQemu(ours: boolean): Promise<void> {
     const qmp = this.#qmp;
     const { siteId, ownershipPath, streamSocket, vm } = this.#config;
+    await this.#channelsReady();
     const discarding = !isBeforeSwitch(this.#context.states.state);
     const options: StayOptions = { siteId, ownershipPath, streamSocket, discarding };
     if (discarding) this.#memory?.discardRest();
@@ -344,6 +353,18 @@ export class SourceMover implements AsyncDisposable {
       }
     } else if (ours) await stayHere(qmp, options);
     else await endOutgoing(qmp, options);
+  }
+
+  /**
+   * QEMU 7.2 ends in an assertion (yank_register_function) when a migration is cancelled while its second channel is being
+   * connected: the VM would be lost.
+   */
+  async #channelsReady(): Promise<void> {
+    const memory = this.#memory;
+    if (!memory || !this.#migrating || !this.#preempt) return;
+    await memory.connected(2, AbortSignal.timeout(CHANNELS_TIMEOUT_MS)).catch(() => {});
+    // it has connected; its main loop has yet to hear so
+    await sleep(CHANNELS_SETTLE_MS);
   }
 
   /** Whatever noticed first that QEMU has gone, that is what happened. */
