@@ -262,6 +262,7 @@ export const limitNotes: Notes = {
     CONNECT_TIMEOUT_MS: { crossed: '`LINK_UNREACHABLE`', why: 'How long two movers may take to meet' },
   },
   'src/migration/mover/source.ts': {
+    CHANNELS_TIMEOUT_MS: { crossed: 'the cancel goes ahead without' },
     READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'How long the target may take from HELLO to READY' },
     CLOSE_TIMEOUT_MS: {
       crossed: 'the session is left',
