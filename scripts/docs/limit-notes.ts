@@ -261,13 +261,15 @@ export const limitNotes: Notes = {
   'src/migration/mover/link.ts': {
     CONNECT_TIMEOUT_MS: { crossed: '`LINK_UNREACHABLE`', why: 'How long two movers may take to meet' },
   },
-  'src/migration/mover/source.ts': {
-    CHANNELS_TIMEOUT_MS: { crossed: 'the cancel goes ahead without' },
-    READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'How long the target may take from HELLO to READY' },
+  'src/migration/mover/peer.ts': {
     CLOSE_TIMEOUT_MS: {
       crossed: 'the session is left',
       why: 'How long the last message may take to be acknowledged',
     },
+  },
+  'src/migration/mover/source.ts': {
+    CHANNELS_TIMEOUT_MS: { crossed: 'the cancel goes ahead without' },
+    READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'How long the target may take from HELLO to READY' },
   },
   'src/migration/mover/spawn.ts': {
     TAKE_BACK_TIMEOUT_MS: {
@@ -277,10 +279,6 @@ export const limitNotes: Notes = {
     START_TIMEOUT_MS: { crossed: '`MOVER_START`', why: 'How long a mover process may take to listen' },
   },
   'src/migration/mover/target.ts': {
-    CLOSE_TIMEOUT_MS: {
-      crossed: 'the session is left',
-      why: 'How long the last message may take to be acknowledged',
-    },
     HELLO_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'Whoever prepared us should be here by then' },
     QEMU_START_TIMEOUT_MS: {
       crossed: '`MOVER_QEMU_TARGET`',

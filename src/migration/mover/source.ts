@@ -1,7 +1,6 @@
 import { mkdir, open, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { abortable, sleep } from '../../base/async.ts';
-import { asCloudapError, type CloudapError } from '../../base/errors.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
 import { loadOrMakePageIndexes } from '../../content/pages/background.ts';
@@ -12,10 +11,8 @@ import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
 import { DiskSource } from '../disk/source.ts';
 import { MemorySource } from '../memory/source.ts';
 import {
-  encodeControl,
   errorForPeer,
   MESSAGE_CONTENT_MISSING,
-  MESSAGE_CONTROL,
   MESSAGE_DECODED,
   MESSAGE_RETURN,
   migrationFail,
@@ -29,11 +26,9 @@ import { isBeforeSwitch } from '../state.ts';
 import { buildRecord, Timeline } from './build-record.ts';
 import type { SourceMoverConfig } from './config.ts';
 import type { MoverContext } from './context.ts';
-import { ControlInbox } from './inbox.ts';
-import { openLink } from './link.ts';
+import { MoverPeer, qemuOr } from './peer.ts';
 
 const READY_TIMEOUT_MS = 60_000;
-const CLOSE_TIMEOUT_MS = 1_000;
 /** How long QEMU may take to open its channels before a cancel goes ahead without, and to take note of the last one. */
 const CHANNELS_TIMEOUT_MS = 2_000;
 const CHANNELS_SETTLE_MS = 100;
@@ -50,12 +45,9 @@ async function flushFile(path: string): Promise<void> {
 export class SourceMover implements AsyncDisposable {
   readonly #config: SourceMoverConfig;
   readonly #context: MoverContext;
-  readonly #inbox = new ControlInbox();
   readonly #stack = new AsyncDisposableStack();
-  /** Ends every wait: cancelled, link session over, the other side failed, QEMU gone. */
-  readonly #giveUp = new AbortController();
   readonly #timeline: Timeline;
-  #session: LinkSession | undefined;
+  readonly #peer: MoverPeer;
   #qmp: QemuMonitor | undefined;
   #memory: MemorySource | undefined;
   #disk: DiskSource | undefined;
@@ -70,17 +62,17 @@ export class SourceMover implements AsyncDisposable {
   constructor(config: SourceMoverConfig, context: MoverContext) {
     this.#config = config;
     this.#context = context;
+    this.#peer = new MoverPeer(context.cancelled.signal, (type, payload, lane) =>
+      this.#dispatch(type, payload, lane),
+    );
     this.#timeline = new Timeline(config.initiatedAtMs);
     this.#timeline.add('prepare', config.initiatedAtMs, config.preparedAtMs);
   }
 
   async run(): Promise<void> {
-    const { states, cancelled } = this.#context;
+    const { states } = this.#context;
     try {
-      if (cancelled.signal.aborted) this.#giveUp.abort(cancelled.signal.reason);
-      cancelled.signal.addEventListener('abort', () => this.#giveUp.abort(cancelled.signal.reason));
-      this.#inbox.failure.catch((error: unknown) => this.#giveUp.abort(error));
-      await this.#connect(this.#session as LinkSession);
+      await this.#connect(this.#peer.session as LinkSession);
       states.transition('precopy');
       const { stoppedAtMs, resumedAtMs } = await this.#freezeAndCopy();
       states.transition('postcopy');
@@ -100,10 +92,10 @@ export class SourceMover implements AsyncDisposable {
     const { state } = this.#context.states;
     if (state !== 'switching' && state !== 'postcopy')
       throw migrationFail('MOVER_TOO_LATE', `state ${state}`);
-    if (this.#session?.state === 'open') throw migrationFail('MOVER_TARGET_ALIVE');
+    if (this.#peer.session?.state === 'open') throw migrationFail('MOVER_TARGET_ALIVE');
     this.#takingBack ??= Promise.withResolvers<void>();
     this.#takingBack.promise.catch(() => {});
-    this.#giveUp.abort(migrationFail('MOVER_TAKEN_BACK'));
+    this.#peer.giveUp(migrationFail('MOVER_TAKEN_BACK'));
     await this.#takingBack.promise;
   }
 
@@ -113,25 +105,18 @@ export class SourceMover implements AsyncDisposable {
 
   /** Looks for the other mover. */
   async listen(): Promise<void> {
-    const session = this.#stack.use(
-      await openLink(this.#config, (type, payload, lane) => this.#receive(type, payload, lane)),
-    );
-    this.#session = session;
-    session.closed.then(
-      () => this.#giveUp.abort(migrationFail('MOVER_PEER_FAILED', 'the other mover closed the link')),
-      (error: unknown) => this.#giveUp.abort(error),
-    );
+    this.#stack.use(await this.#peer.open(this.#config));
   }
 
   /** Meets the other mover, and both make their QEMU ready. */
   async #connect(session: LinkSession): Promise<void> {
     const config = this.#config;
-    const { signal } = this.#giveUp;
+    const { signal } = this.#peer;
     const loading = this.#loadContent();
     const qmp = this.#stack.use(await QemuMonitor.connect(config.qmpSocket, { signal }));
     this.#qmp = qmp;
     qmp.closed
-      .then((cause) => this.#giveUp.abort(migrationFail('MOVER_QEMU_SOURCE', cause.message, { cause })))
+      .then((cause) => this.#peer.giveUp(migrationFail('MOVER_QEMU_SOURCE', cause.message, { cause })))
       .catch(() => {});
     const memory = this.#stack.use(
       new MemorySource({
@@ -158,7 +143,7 @@ export class SourceMover implements AsyncDisposable {
     await setCapabilities(qmp, preempt);
     const indexes = await loading;
     await session.opened(signal);
-    await this.#tell({
+    await this.#peer.tell({
       kind: 'hello',
       version: MOVER_PROTOCOL_VERSION,
       migrationId: config.migrationId,
@@ -168,7 +153,7 @@ export class SourceMover implements AsyncDisposable {
       content: indexes.map(({ digest }) => digest),
       repeatPages: config.memoryCodec === 'content' ? REPEAT_WINDOW_PAGES : 0,
     });
-    const ready = await this.#inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal });
+    const ready = await this.#peer.inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal });
     const { content: agreed = [], repeatPages = 0 } = ready;
     const common = agreed.flatMap((digest) => indexes.find((index) => index.digest === digest) ?? []);
     if (common.length !== agreed.length) throw migrationFail('MOVER_PROTOCOL', 'content not offered');
@@ -190,7 +175,7 @@ export class SourceMover implements AsyncDisposable {
   /** Round one and the switch; returns when the VM runs at the target. */
   async #freezeAndCopy(): Promise<{ stoppedAtMs: number; resumedAtMs: number }> {
     const { qmp, memory, session } = this.#parts();
-    const { signal } = this.#giveUp;
+    const { signal } = this.#peer;
     const since = qmp.mark();
     // waited for from now on: QEMU's history of events has an end
     const stop = qmp.waitEvent('STOP', undefined, { signal, ...FOREVER });
@@ -213,7 +198,7 @@ export class SourceMover implements AsyncDisposable {
     this.#timeline.add('memory pre-copy', precopyAtMs, roundOneEndMs);
     this.#timeline.add('drain', roundOneEndMs, drainedMs);
     const stoppedAtMs = (await stop).timestampMs ?? Date.now();
-    const resumed = await this.#inbox.take('resumed', { signal });
+    const resumed = await this.#peer.inbox.take('resumed', { signal });
     memory.resumeBackground();
     const resumedAtMs = Math.max(stoppedAtMs, resumed.atMs - (session.stats().clockOffsetMs ?? 0));
     this.#timeline.add('freeze-and-copy', stoppedAtMs, resumedAtMs);
@@ -223,7 +208,7 @@ export class SourceMover implements AsyncDisposable {
   /** Everything that the target still needs, until it is independent; then the record. */
   async #postCopy(stoppedAtMs: number, resumedAtMs: number): Promise<void> {
     const { memory, session } = this.#parts();
-    const { signal } = this.#giveUp;
+    const { signal } = this.#peer;
     const disk = this.#disk as DiskSource;
     const { siteId, peerSiteId, vm, ownershipPath } = this.#config;
     await changeOwnership(
@@ -237,14 +222,14 @@ export class SourceMover implements AsyncDisposable {
     this.#timeline.add('memory post-copy', resumedAtMs, Date.now());
     await abortable(disk.complete, signal);
     this.#context.states.transition('finalizing');
-    const { figures } = await this.#inbox.take('independent', { signal });
+    const { figures } = await this.#peer.inbox.take('independent', { signal });
     const offsetMs = session.stats().clockOffsetMs ?? 0;
     const diskCompleteAtMs = figures.diskCompleteAtMs - offsetMs;
     const independentAtMs = figures.independentAtMs - offsetMs;
     this.#timeline.add('disk post-copy', resumedAtMs, diskCompleteAtMs);
     this.#timeline.add('commit', diskCompleteAtMs, independentAtMs);
     // what is still to do cannot fail the migration any more
-    await this.#tell({ kind: 'released' }).catch(() => {});
+    await this.#peer.tell({ kind: 'released' }).catch(() => {});
     await this.#keep(
       buildRecord({
         config: this.#config,
@@ -266,32 +251,20 @@ export class SourceMover implements AsyncDisposable {
       // what the page cache holds of the overlay goes to the disk now and not while the VM stands still
       await flushFile(overlayPath);
       if (session.state !== 'open') throw migrationFail('MOVER_PEER_FAILED', 'the link is cut');
-      this.#giveUp.signal.throwIfAborted();
+      this.#peer.signal.throwIfAborted();
       await changeOwnership(
         ownershipPath,
         { owner: siteId, generation: vm.generation, state: 'owned' },
         { owner: siteId, generation: vm.generation, state: 'offered', peer: peerSiteId },
       );
-      this.#giveUp.signal.throwIfAborted();
+      this.#peer.signal.throwIfAborted();
       this.#context.states.transition('switching');
       session.setLossTimeout(Number.POSITIVE_INFINITY);
     })();
     return this.#offered;
   }
 
-  /** What the other mover sends wrong ends the migration with its code, not the link session. */
-  #receive(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
-    try {
-      const handled = this.#dispatch(type, payload, lane);
-      return handled?.catch((error: unknown) => this.#giveUp.abort(error));
-    } catch (error) {
-      this.#giveUp.abort(error);
-      return undefined;
-    }
-  }
-
   #dispatch(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
-    if (type === MESSAGE_CONTROL) return this.#inbox.push(payload);
     if (type === MESSAGE_RETURN) return this.#memory?.handleReturn(payload);
     if (type === MESSAGE_DECODED) return this.#memory?.handleDecoded(payload);
     if (type === MESSAGE_CONTENT_MISSING) return this.#memory?.handleMissing(payload);
@@ -301,21 +274,21 @@ export class SourceMover implements AsyncDisposable {
 
   async #fail(cause: unknown): Promise<void> {
     const { states, log } = this.#context;
-    const error = this.#coded(cause);
+    const error = qemuOr(cause, this.#qmp, 'MOVER_QEMU_SOURCE');
     log.error({ err: error, state: states.state }, 'migration failed');
     // an offer that is under way ends first, one way or the other
-    this.#giveUp.abort(error);
+    this.#peer.giveUp(error);
     await this.#offered?.catch(() => {});
     // While nothing has left that lets the target run the VM, or by its own word that it does not, the VM is ours.
     const ours = (this.#memory?.abandon() ?? true) || error.fields['tookOver'] === false;
-    void this.#tell({ kind: 'failed', error: errorForPeer(error), tookOver: false }).catch(() => {});
+    void this.#peer.tell({ kind: 'failed', error: errorForPeer(error), tookOver: false }).catch(() => {});
     await this.#settleQemu(ours).catch((err: unknown) => log.error({ err }, 'QEMU did not take the end'));
     this.#context.setError(error);
     try {
       const record = buildRecord({
         config: this.#config,
         timeline: this.#timeline,
-        link: this.#session?.stats(),
+        link: this.#peer.session?.stats(),
         memory: this.#memory?.stats(),
         error,
       });
@@ -323,7 +296,7 @@ export class SourceMover implements AsyncDisposable {
     } catch (err) {
       log.error({ err }, 'the record could not be kept');
     }
-    await this.#session?.close(CLOSE_TIMEOUT_MS).catch(() => {});
+    await this.#peer.close().catch(() => {});
     states.transition(ours && error.code === 'MOVER_CANCELLED' ? 'cancelled' : 'failed');
   }
 
@@ -367,20 +340,6 @@ export class SourceMover implements AsyncDisposable {
     await sleep(CHANNELS_SETTLE_MS);
   }
 
-  /** Whatever noticed first that QEMU has gone, that is what happened. */
-  #coded(cause: unknown): CloudapError {
-    const { code } = asCloudapError(cause);
-    const gone = this.#qmp !== undefined && this.#qmp.state !== 'running' && code.startsWith('QMP_');
-    return gone
-      ? migrationFail('MOVER_QEMU_SOURCE', 'its monitor is closed', { cause })
-      : asCloudapError(cause);
-  }
-
-  #tell(message: Parameters<typeof encodeControl>[0]): Promise<void> {
-    const session = this.#session;
-    return session ? session.send('urgent', MESSAGE_CONTROL, encodeControl(message)) : Promise.resolve();
-  }
-
   async #keep(record: Readonly<MigrationRecord>): Promise<void> {
     const { recordPath } = this.#config;
     await mkdir(dirname(recordPath), { recursive: true });
@@ -390,17 +349,17 @@ export class SourceMover implements AsyncDisposable {
   }
 
   #parts(): { qmp: QemuMonitor; memory: MemorySource; session: LinkSession } {
-    const [qmp, memory, session] = [this.#qmp, this.#memory, this.#session];
+    const [qmp, memory, session] = [this.#qmp, this.#memory, this.#peer.session];
     if (!qmp || !memory || !session) throw migrationFail('MOVER_PROTOCOL', 'not connected');
     return { qmp, memory, session };
   }
 
   #progress(): Parameters<MoverContext['setProgress']>[0] extends () => infer T ? T : never {
-    const link = this.#session?.stats();
+    const link = this.#peer.session?.stats();
     const stream = this.#memory?.stats().encoder;
     const disk = this.#disk?.stats();
     return {
-      link: this.#session?.state ?? 'connecting',
+      link: this.#peer.session?.state ?? 'connecting',
       progress: {
         pagesDone: stream?.pagesSeen ?? 0,
         pagesTotal: stream?.pagesTotal ?? 0,

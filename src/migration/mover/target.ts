@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { abortable, sleep } from '../../base/async.ts';
-import { asCloudapError, type CloudapError } from '../../base/errors.ts';
-import type { Lane, LinkSession } from '../../link/types.ts';
+import { asCloudapError } from '../../base/errors.ts';
+import type { Lane } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
 import { fail as failPages } from '../../content/pages/errors.ts';
 import { ContentReader } from '../../content/pages/reader.ts';
@@ -10,11 +10,8 @@ import type { QmpEvent } from '../../wire/qmp/messages.ts';
 import { References } from '../memory/references.ts';
 import { MemoryTarget } from '../memory/target.ts';
 import {
-  type Control,
-  encodeControl,
   errorForPeer,
   MESSAGE_CONTENT_BYTES,
-  MESSAGE_CONTROL,
   MESSAGE_RETURN,
   MESSAGE_STREAM,
   MESSAGE_STREAM_END,
@@ -25,8 +22,7 @@ import { changeOwnership, commitStaged, stageOwnership, syncOwnership } from '..
 import { setCapabilities } from '../schemes/hybrid.ts';
 import type { TargetMoverConfig } from './config.ts';
 import type { MoverContext } from './context.ts';
-import { ControlInbox } from './inbox.ts';
-import { openLink } from './link.ts';
+import { MoverPeer, qemuOr } from './peer.ts';
 import { peakRssMiB } from './rss.ts';
 import { TargetDisk } from './target-disk.ts';
 
@@ -35,7 +31,6 @@ const HELLO_TIMEOUT_MS = 30_000;
 const QEMU_START_TIMEOUT_MS = 30_000;
 /** How long the source may take to fetch our figures; a cut link may be in between. */
 const RELEASE_TIMEOUT_MS = 600_000;
-const CLOSE_TIMEOUT_MS = 1_000;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
 const QUIT_TIMEOUT_MS = 2_000;
 
@@ -49,13 +44,10 @@ interface IncomingVm {
 export class TargetMover implements AsyncDisposable {
   readonly #config: TargetMoverConfig;
   readonly #context: MoverContext;
-  readonly #inbox = new ControlInbox();
   readonly #stack = new AsyncDisposableStack();
-  /** Ends every wait before the takeover: cancelled, link session over, the source failed, QEMU gone. */
-  readonly #giveUp = new AbortController();
   /** Aborted when QEMU has gone: the only thing that ends a mover whose VM runs here. */
   readonly #qemuGone = new AbortController();
-  #session: LinkSession | undefined;
+  readonly #peer: MoverPeer;
   #disk: TargetDisk | undefined;
   #memory: MemoryTarget | undefined;
   #references: References | undefined;
@@ -68,19 +60,15 @@ export class TargetMover implements AsyncDisposable {
   constructor(config: TargetMoverConfig, context: MoverContext) {
     this.#config = config;
     this.#context = context;
+    this.#peer = new MoverPeer(context.cancelled.signal, (type, payload, lane) =>
+      this.#dispatch(type, payload, lane),
+    );
   }
 
   /** Waits for the other mover and serves the overlay; from then on QEMU can be started. */
   async listen(): Promise<void> {
-    const session = this.#stack.use(
-      await openLink(this.#config, (type, payload, lane) => this.#receive(type, payload, lane)),
-    );
-    this.#session = session;
+    const session = this.#stack.use(await this.#peer.open(this.#config));
     this.#content = this.#openContent();
-    session.closed.then(
-      () => this.#giveUp.abort(migrationFail('MOVER_PEER_FAILED', 'the other mover closed the link')),
-      (error: unknown) => this.#giveUp.abort(error),
-    );
     const disk = this.#stack.use(await TargetDisk.open(this.#config, session, this.#context.log));
     this.#disk = disk;
     this.#context.setProgress(() => {
@@ -99,18 +87,14 @@ export class TargetMover implements AsyncDisposable {
   }
 
   async run(): Promise<void> {
-    const { cancelled } = this.#context;
     try {
-      if (cancelled.signal.aborted) this.#giveUp.abort(cancelled.signal.reason);
-      cancelled.signal.addEventListener('abort', () => this.#giveUp.abort(cancelled.signal.reason));
-      this.#inbox.failure.catch((error: unknown) => this.#giveUp.abort(error));
-      const qmp = this.#stack.use(await connectWhenUp(this.#config.qmpSocket, this.#giveUp.signal));
+      const qmp = this.#stack.use(await connectWhenUp(this.#config.qmpSocket, this.#peer.signal));
       this.#qmp = qmp;
       qmp.closed
         .then((cause) => {
           const error = migrationFail('MOVER_QEMU_TARGET', cause.message, { cause });
           this.#qemuGone.abort(error);
-          this.#giveUp.abort(error);
+          this.#peer.giveUp(error);
         })
         .catch(() => {});
       const vm = await this.#receiveVm(qmp);
@@ -130,8 +114,8 @@ export class TargetMover implements AsyncDisposable {
   async #receiveVm(qmp: QemuMonitor): Promise<IncomingVm> {
     const config = this.#config;
     const { states } = this.#context;
-    const { signal } = this.#giveUp;
-    const hello = await this.#inbox.take('hello', { timeoutMs: HELLO_TIMEOUT_MS, signal });
+    const { signal } = this.#peer;
+    const hello = await this.#peer.inbox.take('hello', { timeoutMs: HELLO_TIMEOUT_MS, signal });
     if (
       hello.migrationId !== config.migrationId ||
       hello.vmId !== config.vmId ||
@@ -145,7 +129,7 @@ export class TargetMover implements AsyncDisposable {
     const references = new References({
       reader: content.length > 0 ? reader : undefined,
       send: (type, payload) => {
-        this.#session?.send('urgent', type, payload).catch(() => {});
+        this.#peer.session?.send('urgent', type, payload).catch(() => {});
       },
       onMissing: (pages) => {
         const files = (config.content ?? []).map(({ path }) => path).join(', ');
@@ -162,7 +146,7 @@ export class TargetMover implements AsyncDisposable {
         repeatPages,
         onTakeover: () => this.#takeOver(),
         onReturn: (bytes) => {
-          this.#session?.send('urgent', MESSAGE_RETURN, bytes).catch(() => {});
+          this.#peer.session?.send('urgent', MESSAGE_RETURN, bytes).catch(() => {});
         },
       }),
     );
@@ -189,9 +173,9 @@ export class TargetMover implements AsyncDisposable {
       Promise.reject(migrationFail('MOVER_QEMU_TARGET', 'QEMU could not load the VM')),
     );
     for (const promise of [completed, resumed, failed]) promise.catch(() => {});
-    memory.failed.catch((error: unknown) => this.#giveUp.abort(error));
+    memory.failed.catch((error: unknown) => this.#peer.giveUp(error));
     states.transition('precopy');
-    await this.#tell({ kind: 'ready', content: [...content], repeatPages });
+    await this.#peer.tell({ kind: 'ready', content: [...content], repeatPages });
     await Promise.race([abortable(this.#taken.promise, signal), failed]);
     return { resumed: Promise.race([resumed, failed, memory.failed]), completed };
   }
@@ -217,13 +201,13 @@ export class TargetMover implements AsyncDisposable {
    */
   async #takeOver(): Promise<void> {
     const { peerSiteId, generation, ownershipPath } = this.#config;
-    await abortable(this.#disk?.frozen ?? Promise.resolve(), this.#giveUp.signal);
-    this.#giveUp.signal.throwIfAborted();
+    await abortable(this.#disk?.frozen ?? Promise.resolve(), this.#peer.signal);
+    this.#peer.signal.throwIfAborted();
     if (this.#ownership !== 'theirs') throw migrationFail('MOVER_PROTOCOL', 'a takeover after the end');
     commitStaged(ownershipPath, { owner: peerSiteId, generation, state: 'incoming' });
     this.#ownership = 'ours';
     this.#context.states.transition('switching');
-    this.#session?.setLossTimeout(Number.POSITIVE_INFINITY);
+    this.#peer.session?.setLossTimeout(Number.POSITIVE_INFINITY);
     this.#taken.resolve();
   }
 
@@ -252,7 +236,7 @@ export class TargetMover implements AsyncDisposable {
 
   /** The source is needed until everything has arrived; without it the VM waits where it misses something. */
   #watchSource(): () => void {
-    const { signal } = this.#giveUp;
+    const { signal } = this.#peer;
     const lost = (): void => {
       if (this.#qemuGone.signal.aborted) return;
       const cause = asCloudapError(signal.reason);
@@ -272,7 +256,7 @@ export class TargetMover implements AsyncDisposable {
     const resume = await vm.resumed;
     states.transition('postcopy');
     // a source that cannot be told has failed, which is reported elsewhere
-    await this.#tell({ kind: 'resumed', atMs: resume.timestampMs ?? Date.now() }).catch(() => {});
+    await this.#peer.tell({ kind: 'resumed', atMs: resume.timestampMs ?? Date.now() }).catch(() => {});
     await syncOwnership(ownershipPath);
     const arrived = new AbortController();
     const watching = disk
@@ -302,32 +286,19 @@ export class TargetMover implements AsyncDisposable {
 
   /** The source needs our figures for its record; we need nothing of it any more, and nothing can fail. */
   async #release(figures: TargetFigures): Promise<void> {
-    const { signal } = this.#giveUp;
+    const { signal } = this.#peer;
     try {
       this.#context.states.transition('completed');
-      await this.#tell({ kind: 'independent', figures });
-      await this.#inbox.take('released', { timeoutMs: RELEASE_TIMEOUT_MS, signal });
-      await this.#session?.close(CLOSE_TIMEOUT_MS);
+      await this.#peer.tell({ kind: 'independent', figures });
+      await this.#peer.inbox.take('released', { timeoutMs: RELEASE_TIMEOUT_MS, signal });
+      await this.#peer.close();
     } catch (err) {
       this.#context.log.warn({ err }, 'the source has not heard that it is released');
     }
   }
 
-  /** What the other mover sends wrong ends the migration with its code, not the link session. */
-  #receive(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
-    try {
-      const handled = this.#dispatch(type, payload, lane);
-      return handled?.catch((error: unknown) => this.#giveUp.abort(error));
-    } catch (error) {
-      this.#giveUp.abort(error);
-      return undefined;
-    }
-  }
-
   #dispatch(type: number, payload: Buffer, lane: Lane): void | Promise<void> {
     switch (type) {
-      case MESSAGE_CONTROL:
-        return this.#inbox.push(payload);
       case MESSAGE_STREAM:
         return this.#expectMemory().handle(payload, lane);
       case MESSAGE_CONTENT_BYTES:
@@ -349,29 +320,15 @@ export class TargetMover implements AsyncDisposable {
     // decided before anything is said: a takeover that is under way is refused from here on
     const tookOver = this.#ownership === 'ours';
     if (!tookOver) this.#ownership = 'refused';
-    const error = this.#coded(cause);
-    this.#giveUp.abort(error);
+    const error = qemuOr(cause, this.#qmp, 'MOVER_QEMU_TARGET');
+    this.#peer.giveUp(error);
     log.error({ err: error, state: states.state, tookOver }, 'migration failed');
     this.#context.setError(error);
-    void this.#tell({ kind: 'failed', error: errorForPeer(error), tookOver }).catch(() => {});
+    void this.#peer.tell({ kind: 'failed', error: errorForPeer(error), tookOver }).catch(() => {});
     // Before the switch nothing here is worth keeping; afterwards everything is.
     if (!tookOver) await this.#qmp?.quit({ timeoutMs: QUIT_TIMEOUT_MS }).catch(() => {});
-    await this.#session?.close(CLOSE_TIMEOUT_MS).catch(() => {});
+    await this.#peer.close().catch(() => {});
     states.transition(error.code === 'MOVER_CANCELLED' && !tookOver ? 'cancelled' : 'failed');
-  }
-
-  /** Whatever noticed first that QEMU has gone, that is what happened. */
-  #coded(cause: unknown): CloudapError {
-    const { code } = asCloudapError(cause);
-    const gone = this.#qmp !== undefined && this.#qmp.state !== 'running' && code.startsWith('QMP_');
-    return gone
-      ? migrationFail('MOVER_QEMU_TARGET', 'its monitor is closed', { cause })
-      : asCloudapError(cause);
-  }
-
-  #tell(message: Control): Promise<void> {
-    const session = this.#session;
-    return session ? session.send('urgent', MESSAGE_CONTROL, encodeControl(message)) : Promise.resolve();
   }
 }
 
