@@ -13,10 +13,10 @@ import {
   SIMPLE_REPLY_MAGIC,
   STRUCTURED_REPLY_MAGIC,
 } from './constants.ts';
-import { ByteQueue } from './byte-queue.ts';
 import { exportSize } from './decode.ts';
 import { fail } from './errors.ts';
 import type { ChunkHeader, ServerToClientFrame } from './frames.ts';
+import { StepParser, type Steps } from './step-parser.ts';
 
 /** What the parser must know from the session, asked when a header is complete and before its data is buffered. */
 export interface ReplyOracle {
@@ -41,97 +41,64 @@ type State =
 /**
  * Push parser of what a server sends: `push` the bytes as they arrive, then call `next` until it returns undefined.
  * After the greeting it reads option replies; the session calls `expectExportName` before it sends EXPORT_NAME and
- * `beginTransmission` when GO was acknowledged. Errors are final: each later `next` throws the same.
+ * `beginTransmission` when GO was acknowledged. `next` throws NBD_BAD_MAGIC, NBD_BAD_FRAME,
+ * NBD_TOO_LARGE and what the oracle throws.
  */
-export class ReplyParser {
-  readonly #queue = new ByteQueue();
+export class ReplyParser extends StepParser<State, ServerToClientFrame> {
   readonly #oracle: ReplyOracle;
-  #state: State = 'greeting';
-  #need = GREETING_BYTES;
   #header: Buffer = Buffer.alloc(0);
   #noZeroes = false;
-  #failure: Error | undefined;
-  /** What each state does with the bytes that it waited for. */
-  readonly #steps: Readonly<Record<State, (bytes: Buffer) => ServerToClientFrame | undefined>> = {
+  protected override readonly steps: Steps<State, ServerToClientFrame> = {
     greeting: (bytes) => this.#greeting(bytes),
     optionReply: (header) => this.#optionReply(header),
     optionReplyData: (data) => {
       const [option, type] = [this.#header.readUInt32BE(8), this.#header.readUInt32BE(12)];
-      this.#expect('optionReply', OPTION_REPLY_HEADER_BYTES);
+      this.expect('optionReply', OPTION_REPLY_HEADER_BYTES);
       return { kind: 'optionReply', option, type, data };
     },
     exportName: (bytes) => {
       this.#header = bytes;
-      return this.#expect('exportNamePadding', this.#noZeroes ? 0 : EXPORT_NAME_PADDING_BYTES);
+      return this.expect('exportNamePadding', this.#noZeroes ? 0 : EXPORT_NAME_PADDING_BYTES);
     },
     exportNamePadding: () => {
-      this.#expect('replyMagic', 4);
+      this.expect('replyMagic', 4);
       const sizeBytes = exportSize(this.#header.readBigUInt64BE(0));
       return { kind: 'exportName', sizeBytes, flags: this.#header.readUInt16BE(8) };
     },
     replyMagic: (bytes) => this.#replyMagic(bytes.readUInt32BE(0)),
     simple: (header) => this.#simple(header),
     simpleData: (payload) => {
-      this.#expect('replyMagic', 4);
+      this.expect('replyMagic', 4);
       return simpleFrame(this.#header, payload);
     },
     chunk: (header) => this.#chunk(header),
     chunkData: (payload) => {
-      this.#expect('replyMagic', 4);
+      this.expect('replyMagic', 4);
       return { kind: 'chunk', ...chunkHeader(this.#header), payload };
     },
   };
 
   constructor(oracle: ReplyOracle) {
+    super('greeting', GREETING_BYTES);
     this.#oracle = oracle;
-  }
-
-  get bufferedBytes(): number {
-    return this.#queue.length;
-  }
-
-  push(chunk: Buffer): void {
-    this.#queue.push(chunk);
   }
 
   /** The next bytes answer EXPORT_NAME; transmission follows by itself. */
   expectExportName(noZeroes: boolean): void {
     this.#noZeroes = noZeroes;
-    this.#expect('exportName', EXPORT_NAME_REPLY_BYTES);
+    this.expect('exportName', EXPORT_NAME_REPLY_BYTES);
   }
 
   /** From here on the bytes are replies to requests. */
   beginTransmission(): void {
-    this.#expect('replyMagic', 4);
-  }
-
-  /** @throws NBD_BAD_MAGIC, NBD_BAD_FRAME, NBD_TOO_LARGE and what the oracle throws */
-  next(): ServerToClientFrame | undefined {
-    if (this.#failure !== undefined) throw this.#failure;
-    try {
-      while (this.#queue.length >= this.#need) {
-        const frame = this.#steps[this.#state](this.#queue.take(this.#need));
-        if (frame !== undefined) return frame;
-      }
-      return undefined;
-    } catch (error) {
-      this.#failure = error as Error;
-      this.#queue.clear();
-      throw error;
-    }
-  }
-
-  #expect(state: State, need: number): undefined {
-    this.#state = state;
-    this.#need = need;
-    return undefined;
+    this.expect('replyMagic', 4);
   }
 
   #greeting(bytes: Buffer): ServerToClientFrame {
     if (bytes.readBigUInt64BE(0) !== NBD_MAGIC || bytes.readBigUInt64BE(8) !== OPTION_MAGIC) {
       throw fail('NBD_BAD_MAGIC', 'magic of the greeting');
     }
-    this.#expect('optionReply', OPTION_REPLY_HEADER_BYTES);
+    this.expect('optionReply', OPTION_REPLY_HEADER_BYTES);
     return { kind: 'greeting', flags: bytes.readUInt16BE(16) };
   }
 
@@ -141,23 +108,23 @@ export class ReplyParser {
     const length = header.readUInt32BE(16);
     if (length > NBD_MAX_OPTION_REPLY_BYTES) throw fail('NBD_TOO_LARGE', `option reply of ${length} bytes`);
     this.#header = header;
-    return this.#expect('optionReplyData', length);
+    return this.expect('optionReplyData', length);
   }
 
   #replyMagic(magic: number): undefined {
-    if (magic === SIMPLE_REPLY_MAGIC) return this.#expect('simple', SIMPLE_REPLY_BYTES - 4);
-    if (magic === STRUCTURED_REPLY_MAGIC) return this.#expect('chunk', CHUNK_HEADER_BYTES - 4);
+    if (magic === SIMPLE_REPLY_MAGIC) return this.expect('simple', SIMPLE_REPLY_BYTES - 4);
+    if (magic === STRUCTURED_REPLY_MAGIC) return this.expect('chunk', CHUNK_HEADER_BYTES - 4);
     throw fail('NBD_BAD_MAGIC', 'magic of a reply');
   }
 
   #simple(header: Buffer): ServerToClientFrame | undefined {
     const length = this.#oracle.simplePayloadBytes(header.readBigUInt64BE(4), header.readUInt32BE(0));
     if (length === 0) {
-      this.#expect('replyMagic', 4);
+      this.expect('replyMagic', 4);
       return simpleFrame(header, undefined);
     }
     this.#header = header;
-    return this.#expect('simpleData', length);
+    return this.expect('simpleData', length);
   }
 
   #chunk(header: Buffer): undefined {
@@ -165,7 +132,7 @@ export class ReplyParser {
     if (lengthBytes > NBD_MAX_CHUNK_BYTES) throw fail('NBD_TOO_LARGE', `chunk of ${lengthBytes} bytes`);
     this.#oracle.admitChunk(chunkHeader(header));
     this.#header = header;
-    return this.#expect('chunkData', lengthBytes);
+    return this.expect('chunkData', lengthBytes);
   }
 }
 
