@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { chmod, copyFile, link, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { contentOfDisk, ensurePageIndex } from '../pages/store.ts';
@@ -14,7 +13,7 @@ export async function stageImage(image: Image, store: ImageStore): Promise<Image
   if (present) return present;
   // Made once and linked with the rest; a site that has none makes its own when it first needs it.
   await ensurePageIndex(contentOfDisk(image.diskPath)).catch(() => {});
-  const temporary = join(store.folder, `.new-${process.pid}-${randomBytes(6).toString('hex')}`);
+  const temporary = store.temporaryFolder();
   await mkdir(temporary);
   try {
     for (const file of await readdir(image.folder)) {

@@ -94,7 +94,7 @@ export class ImageStore {
     }
     if (source.initrd && !source.kernel)
       throw fail('IMAGE_COMMAND_LINE', 'an initial RAM disk needs a kernel');
-    const temporary = join(this.folder, `${TEMPORARY}${process.pid}-${randomBytes(6).toString('hex')}`);
+    const temporary = this.temporaryFolder();
     try {
       await mkdir(temporary);
       const content: ImageContent = {
@@ -129,6 +129,11 @@ export class ImageStore {
     } finally {
       await rm(temporary, { recursive: true, force: true });
     }
+  }
+
+  /** A new name in the store for what is not whole yet; what this process leaves there when it dies, `open` removes. */
+  temporaryFolder(): string {
+    return join(this.folder, `${TEMPORARY}${process.pid}-${randomBytes(6).toString('hex')}`);
   }
 
   async #publish(temporary: string, manifest: ImageManifest): Promise<Image> {
@@ -219,7 +224,7 @@ export class ImageStore {
     const { manifest, folder } = await this.get(reference);
     const users = await inUse(manifest.digest);
     if (users.length > 0) throw fail('IMAGE_IN_USE', users.join(', '), { fields: { users } });
-    const doomed = join(this.folder, `${TEMPORARY}${process.pid}-${randomBytes(6).toString('hex')}`);
+    const doomed = this.temporaryFolder();
     await rename(folder, doomed);
     await rm(doomed, { recursive: true, force: true });
   }
