@@ -11,21 +11,23 @@ it('boots, works on disk and memory, and finds nothing wrong', async () => {
   const [console_, workload] = [await guest.serial(0), await guest.serial(1)];
   await console_.next('GUEST up');
   await workload.ready();
-  expect((await workload.command('start disk=200 mem=2000')).has('ok')).toBe(true);
+  expect((await workload.command('start disk=200 mem=2000')).ok).toBe(true);
   await expect
-    .poll(async () => Number((await workload.command('stat')).get('disk_discarded')), { timeout: 60_000 })
+    .poll(async () => Number((await workload.command('stat')).fields.get('disk_discarded')), {
+      timeout: 60_000,
+    })
     .toBeGreaterThan(200);
   const verified = await workload.command('verify');
-  expect(verified.get('line')).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
-  expect(Number(verified.get('disk_checked'))).toBeGreaterThanOrEqual(
+  expect(verified.line).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
+  expect(Number(verified.fields.get('disk_checked'))).toBeGreaterThanOrEqual(
     image.manifest.disk.virtualSizeBytes / BLOCK_BYTES,
   );
   await workload.command('beat 20');
   await workload.next('tick n=3');
   await workload.command('beat 0');
-  expect((await workload.command('stop')).has('ok')).toBe(true);
+  expect((await workload.command('stop')).ok).toBe(true);
   const before = await workload.command('stat');
-  expect((await workload.command('stat')).get('disk_ops')).toBe(before.get('disk_ops'));
+  expect((await workload.command('stat')).fields.get('disk_ops')).toBe(before.fields.get('disk_ops'));
 
   await guest.stop();
   // The region was written through the overlay and the part below it was not.
@@ -48,8 +50,8 @@ it('notices a base disk that is not what it was', async () => {
   const workload = await guest.serial(1);
   await workload.ready();
   const verified = await workload.command('verify');
-  expect(verified.get('line')).toMatch(/^verify bad .*disk_bad=1 /);
-  expect((await workload.command('bad')).get('line')).toContain('disk:5:expected:0');
+  expect(verified.line).toMatch(/^verify bad .*disk_bad=1 /);
+  expect((await workload.command('bad')).line).toContain('disk:5:expected:0');
 });
 
 it('is built the same way twice', async () => {

@@ -1,82 +1,23 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sleep } from '../../src/base/async.ts';
 import { RfbSession } from '../../src/qemu/rfb/session.ts';
 import { buildGuest } from '../../src/content/guests/build.ts';
+import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import { type Image, ImageStore } from '../../src/content/images/store.ts';
 
-/** Lines of a guest's serial port behind a QEMU socket: one command, one answer. */
-export class SerialLines {
-  readonly lines: string[] = [];
-  readonly #socket: Socket;
-  #rest = '';
-  #wake: () => void = () => {};
-
-  private constructor(socket: Socket) {
-    this.#socket = socket;
-    socket.setEncoding('latin1');
-    socket.on('data', (data: string) => {
-      const parts = (this.#rest + data).split('\n');
-      this.#rest = parts.pop() ?? '';
-      this.lines.push(...parts.map((line) => line.replace(/\r$/, '')));
-      this.#wake();
-    });
-    socket.on('error', () => {});
-  }
-
-  static async connect(path: string): Promise<SerialLines> {
-    for (let attempt = 0; ; attempt++) {
-      const socket = connect(path);
-      try {
-        await once(socket, 'connect');
-        return new SerialLines(socket);
-      } catch (error) {
-        if (attempt === 200) throw error;
-        await sleep(25);
-      }
+/** Speaks to a guest over QEMU's socket of a serial port, as soon as QEMU has opened it. */
+export async function connectSerial(path: string): Promise<WorkloadClient> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await WorkloadClient.connect(path);
+    } catch (error) {
+      if (attempt === 200) throw error;
+      await sleep(25);
     }
-  }
-
-  /** The first line, not yet taken, that starts with `prefix`; earlier ones are dropped. */
-  async next(prefix: string, timeoutMs = 120_000): Promise<string> {
-    const deadline = Date.now() + timeoutMs;
-    for (;;) {
-      const at = this.lines.findIndex((line) => line.startsWith(prefix));
-      if (at >= 0) return this.lines.splice(0, at + 1).at(-1) ?? '';
-      if (Date.now() > deadline)
-        throw new Error(`no line ${prefix}; seen: ${this.lines.slice(-5).join(' | ')}`);
-      await Promise.race([sleep(100), new Promise<void>((wake) => (this.#wake = wake))]);
-    }
-  }
-
-  /** Asks until the workload answers: what is sent before it has opened its port is lost or garbled. */
-  async ready(timeoutMs = 120_000): Promise<void> {
-    const deadline = Date.now() + timeoutMs;
-    while (Date.now() < deadline) {
-      this.#socket.write('\nping\n');
-      if (await this.next('ping ok', 300).catch(() => undefined)) break;
-    }
-    await sleep(300);
-    this.lines.length = 0;
-  }
-
-  /** Sends a line and gives the key=value fields of the answer; `line` is the whole answer. */
-  async command(line: string): Promise<ReadonlyMap<string, string>> {
-    this.#socket.write(`${line}\n`);
-    const answer = await this.next(line.split(' ')[0] ?? '');
-    const fields = answer.split(' ').map((word): [string, string] => {
-      const [key = '', value = ''] = word.split('=');
-      return [key, value];
-    });
-    return new Map([...fields, ['line', answer]]);
-  }
-
-  close(): void {
-    this.#socket.destroy();
   }
 }
 
@@ -119,8 +60,8 @@ export class Guest implements AsyncDisposable {
     return new Guest(folder, spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'inherit', 'inherit'] }));
   }
 
-  serial(port: 0 | 1): Promise<SerialLines> {
-    return SerialLines.connect(join(this.folder, `serial${port}`));
+  serial(port: 0 | 1): Promise<WorkloadClient> {
+    return connectSerial(join(this.folder, `serial${port}`));
   }
 
   /** The screen, as soon as QEMU has opened it. */

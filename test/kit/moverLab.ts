@@ -16,7 +16,8 @@ import type { BaseImage } from '../../src/qemu/block-nodes.ts';
 import type { QemuPaths } from '../../src/qemu/command-line.ts';
 import { parseMachineSpec } from '../../src/qemu/machine-spec.ts';
 import { QemuProcess } from '../../src/qemu/process.ts';
-import { SerialLines } from '../content/launcher.ts';
+import type { WorkloadClient } from '../../src/content/guests/workload-client.ts';
+import { connectSerial } from '../content/launcher.ts';
 import { createQcow2 } from './qemu.ts';
 import type { TempDir } from './tempdir.ts';
 
@@ -32,7 +33,7 @@ export interface Place {
   readonly site: string;
   readonly dir: string;
   readonly vm: QemuProcess;
-  readonly workload: SerialLines;
+  readonly workload: WorkloadClient;
   readonly overlayPath: string;
   readonly ownershipPath: string;
   readonly generation: number;
@@ -196,7 +197,7 @@ export class MoverLab implements AsyncDisposable {
         if (ended?.state !== 'completed' || arrived?.state !== 'completed') {
           throw new Error(`source ${JSON.stringify(ended)} target ${JSON.stringify(arrived)}`);
         }
-        from.workload.close();
+        from.workload[Symbol.dispose]();
         await from.vm.quit();
         const { generation } = await readOwnership(ownershipPath);
         const workload = await this.#workload(dir);
@@ -271,8 +272,8 @@ export class MoverLab implements AsyncDisposable {
     return this.#stack.use(vm);
   }
 
-  #workload(dir: string): Promise<SerialLines> {
-    return SerialLines.connect(`${dir}/serial1.sock`);
+  #workload(dir: string): Promise<WorkloadClient> {
+    return connectSerial(`${dir}/serial1.sock`);
   }
 }
 

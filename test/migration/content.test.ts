@@ -50,7 +50,7 @@ async function move(
   const { place: arrived, record } = await migration.finish();
   place = arrived;
   const answer = await place.workload.command('verify');
-  expect(answer.get('line')).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
+  expect(answer.line).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
   expect(record).toMatchObject({ ok: true, codecs: { memory: 'content+zstd' }, integrity: { bad: 0 } });
   return { record, log: await readFile(`${migration.targetDir}/mover.log`, 'utf8') };
 }

@@ -20,8 +20,8 @@ async function reached(mover: MoverHandle, state: MigrationState): Promise<void>
 
 async function verified(place: Place): Promise<void> {
   const answer = await place.workload.command('verify');
-  expect(answer.get('line')).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
-  expect(Number(answer.get('disk_checked'))).toBeGreaterThan(1000);
+  expect(answer.line).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
+  expect(Number(answer.fields.get('disk_checked'))).toBeGreaterThan(1000);
 }
 
 let dir: TempDir;
@@ -41,14 +41,14 @@ afterAll(async () => {
 
 describe('a VM under a writing, discarding and verifying workload', () => {
   test.each(['rle', 'zstd', 'raw', 'content'] as const)('moves there and back twice (%s)', async (codec) => {
-    const boot = (await place.workload.command('stat')).get('boot');
+    const boot = (await place.workload.command('stat')).fields.get('boot');
     const from = place;
     const migration = await lab.migrate(place, {
       change: { memoryCodec: codec, diskCodec: codec === 'content' ? 'zstd' : codec },
     });
     const { place: arrived, record } = await migration.finish();
     place = arrived;
-    expect((await place.workload.command('stat')).get('boot')).toBe(boot);
+    expect((await place.workload.command('stat')).fields.get('boot')).toBe(boot);
     await verified(place);
 
     expect(record.ok).toBe(true);

@@ -72,7 +72,7 @@ async function halfWay(run: Run): Promise<void> {
 
 async function verified(): Promise<void> {
   const answer = await place.workload.command('verify');
-  expect(answer.get('line')).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
+  expect(answer.line).toMatch(/^verify ok .*disk_bad=0 disk_errors=0 .*mem_bad=0/);
 }
 
 /** The VM runs at the source as if nothing had been, and can be migrated again. */

@@ -48,7 +48,7 @@ export class WorkloadClient implements Disposable {
     while (performance.now() < deadlineMs) {
       options.signal?.throwIfAborted();
       this.#socket.write('\nping\n');
-      const answered = await this.#next('ping ok', PING_INTERVAL_MS).catch(() => undefined);
+      const answered = await this.next('ping ok', PING_INTERVAL_MS).catch(() => undefined);
       if (answered === undefined) continue;
       // answers to earlier pings may still come
       await sleep(PING_INTERVAL_MS, options.signal);
@@ -61,7 +61,7 @@ export class WorkloadClient implements Disposable {
   /** Gives one command and waits for its answer. @throws GUEST_SILENT */
   async command(text: string, timeoutMs = ANSWER_TIMEOUT_MS): Promise<WorkloadAnswer> {
     this.#socket.write(`${text}\n`);
-    const line = await this.#next(`${text.split(' ')[0]} `, timeoutMs);
+    const line = await this.next(`${text.split(' ')[0]} `, timeoutMs);
     const words = line.split(' ');
     const fields = new Map<string, number>();
     for (const word of words.slice(2)) {
@@ -71,23 +71,12 @@ export class WorkloadClient implements Disposable {
     return { line, ok: words[1] === 'ok', fields };
   }
 
-  /** Unasked lines, as `beat` makes them, from now on. */
-  onLine(listener: (line: string) => void): () => void {
-    let rest = '';
-    const onData = (data: string): void => {
-      const parts = (rest + data).split('\n');
-      rest = parts.pop() ?? '';
-      for (const line of parts) listener(line);
-    };
-    this.#socket.on('data', onData);
-    return () => this.#socket.off('data', onData);
-  }
-
   [Symbol.dispose](): void {
     this.#socket.destroy();
   }
 
-  async #next(prefix: string, timeoutMs: number): Promise<string> {
+  /** The first line, not yet taken, that starts with `prefix`; earlier ones are dropped. @throws GUEST_SILENT */
+  async next(prefix: string, timeoutMs = ANSWER_TIMEOUT_MS): Promise<string> {
     const deadlineMs = performance.now() + timeoutMs;
     for (;;) {
       const at = this.#lines.findIndex((line) => line.startsWith(prefix));
