@@ -1,7 +1,7 @@
 /** `node memoryLoad.ts CODEC MIB`: pushes a stream of so many MiB through both halves; prints the peak RSS as JSON. */
 import { peakRssMiB } from '../../src/migration/mover/rss.ts';
 import type { CodecName } from '../../src/wire/codec.ts';
-import { PAGE_BYTES } from '../../src/wire/qemu-stream/constants.ts';
+import { PAGE_BYTES, SECTION_EOF } from '../../src/wire/qemu-stream/constants.ts';
 import { StreamWriter } from '../../src/wire/qemu-stream/writer.ts';
 import { memoryPair } from './memoryPair.ts';
 import { noisePage, RAM_ID } from './qemuStream.ts';
@@ -36,6 +36,7 @@ for (let sent = 0; sent < Number(mib); sent++) {
   }
   await write(writer.take());
 }
+await write(new StreamWriter().eos().footer(RAM_ID).bytes([SECTION_EOF]).take());
 pair.main.end();
 await pair.source.finished;
 process.stdout.write(JSON.stringify({ peakRssMiB: peakRssMiB(), pages: page }));

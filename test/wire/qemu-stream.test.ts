@@ -38,7 +38,10 @@ class Qmp {
 
   constructor(socket: Socket) {
     this.#socket = socket;
-    createInterface({ input: socket }).on('line', (line) => {
+    const lines = createInterface({ input: socket });
+    // readline passes its input's errors on; QEMU is killed with bytes of ours unread
+    lines.on('error', () => {});
+    lines.on('line', (line) => {
       const message = JSON.parse(line) as { event?: string; QMP?: unknown };
       if (message.event !== undefined) this.events.push(message as { event: string });
       else if (message.QMP === undefined) this.#answer?.(message as object);
