@@ -132,8 +132,6 @@ export class SourceMover implements AsyncDisposable {
     );
     this.#memory = memory;
     await memory.listen();
-    // reads the overlay's tables once, so that they come from the page cache when the VM is stopped
-    await DiskSource.rehearse(config.overlayPath);
     this.#disk = this.#stack.use(
       await DiskSource.open({ path: config.overlayPath, link: session, codec: codecIds[config.diskCodec] }),
     );
@@ -189,6 +187,8 @@ export class SourceMover implements AsyncDisposable {
     const precopyAtMs = Date.now();
     this.#migrating = true;
     await startRoundOne(qmp, this.#config.streamSocket);
+    // beside round one, which nothing waits for: the overlay's tables are in the page cache when the VM is stopped
+    void DiskSource.rehearse(this.#config.overlayPath);
     const { roundOneEndMs, drainedMs } = await switchOver(qmp, memory, {
       signal,
       since,
