@@ -4,11 +4,11 @@ import type { MoverStatus, SourceMoverConfig } from '../../migration/mover/confi
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { changeOwnership, readOwnership } from '../../migration/ownership.ts';
 import { migrationRecordSchema } from '../../migration/record.ts';
-import { contentOfDisk } from '../../content/pages/store.ts';
 import { ABORT_TIMEOUT_MS, POSTCOPY_PREEMPT } from '../constants.ts';
 import { failMigrate, failSite } from '../errors.ts';
 import { readJson } from '../json-file.ts';
 import type { StoredVm } from '../vm/store.ts';
+import { contentOfVm } from './content.ts';
 import { commonMoverConfig, type MigrateContext } from './context.ts';
 import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import { outcomeSchema, preparedSchema, type Outcome, type Prepare } from './messages.ts';
@@ -85,10 +85,9 @@ async function startMover(
   const { info } = entry;
   const { machine } = vm.definition;
   await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
-  const image = await context.backends.images.find(vm.definition.image).catch(() => undefined);
   const mover = await context.backends.movers.start({
     role: 'source',
-    content: image ? [contentOfDisk(image.diskPath)] : [],
+    content: await contentOfVm(context, vm.definition),
     ...commonMoverConfig(
       context,
       info.migrationId,

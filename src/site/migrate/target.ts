@@ -1,7 +1,6 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { asCloudapError } from '../../base/errors.ts';
-import { contentOfDisk } from '../../content/pages/store.ts';
 import type { MoverStatus } from '../../migration/mover/config.ts';
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { readOwnership, type Ownership } from '../../migration/ownership.ts';
@@ -10,6 +9,7 @@ import { failMigrate, failPrepare } from '../errors.ts';
 import type { BaseImage } from '../ports.ts';
 import type { StoredVm } from '../vm/store.ts';
 import type { TargetFacts } from './checks.ts';
+import { contentOfVm } from './content.ts';
 import { commonMoverConfig, type MigrateContext } from './context.ts';
 import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import type { Prepare } from './messages.ts';
@@ -74,7 +74,7 @@ export async function prepareTarget(
     await entry.save();
     signal.throwIfAborted();
     await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
-    const mover = await startMover(context, entry, request, image);
+    const mover = await startMover(context, entry, request);
     signal.throwIfAborted();
     const qemu = await context.backends.qemu.start({
       definition: request.vm,
@@ -118,14 +118,13 @@ async function startMover(
   context: MigrateContext,
   entry: MigrationEntry,
   request: Prepare,
-  image: BaseImage,
 ): Promise<MoverHandle> {
   const vm = context.paths.vm(request.vm.id);
   const mover = await context.backends.movers.start({
     role: 'target',
     ...commonMoverConfig(context, entry.id, request.vm.id, request.source, !request.sourceDials),
     linkLossTimeoutMs: request.linkLossTimeoutMs,
-    content: [contentOfDisk(image.diskPath)],
+    content: await contentOfVm(context, request.vm),
     nbdSocket: entry.paths.nbdSocket,
     allocationSocket: entry.paths.allocationSocket,
     topPath: vm.top,
