@@ -77,11 +77,6 @@ export const GATEWAY_WATCH_INTERVAL_MS = 1_000;
 
 /** Gateway route of the agents' RPC. */
 export const ROUTE_AGENT = 'agent';
-
-/** How long a mover that runs may be deaf to an agent that wants to adopt it, and the pause between attempts. */
-export const ADOPT_TIMEOUT_MS = 10_000;
-export const ADOPT_RETRY_MS = 50;
-
 /** Whether movers use QEMU's second channel for the pages that the target waits for (`postcopy-preempt`). */
 export const POSTCOPY_PREEMPT = true;
 

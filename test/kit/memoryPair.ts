@@ -91,6 +91,7 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
   let takenAtBytes: number | undefined;
   const target = new MemoryTarget({
     socketPath: dir.file(`in${name}`),
+    preempt: options.preempt ?? false,
     onTakeover: async () => {
       takenAtBytes = incoming.received().length;
     },
@@ -98,7 +99,7 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
       void up.send('urgent', MESSAGE_RETURN, bytes);
     },
   });
-  await target.connect(options.preempt ?? false);
+  await target.connect();
   const handler: MessageHandler = (type, payload, lane) => {
     if (type === MESSAGE_STREAM) return target.handle(payload, lane);
     if (type === MESSAGE_STREAM_END) return target.handleEnd(payload);

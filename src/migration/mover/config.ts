@@ -60,9 +60,8 @@ export const sourceMoverConfigSchema = z.object({
   diskCodec: codecSchema,
   /** Use QEMU's second channel for the pages that the target waits for; both sides' QEMU must know it. */
   preempt: z.boolean(),
-  /** Unix time at which the user or an agent asked for the migration, and the end of the prepare phase. */
+  /** Unix time at which the user or an agent asked for the migration. */
   initiatedAtMs: z.number(),
-  preparedAtMs: z.number(),
   accelerator: z.string(),
   qemuVersion: z.string(),
   vm: z.object({

@@ -65,7 +65,14 @@ export async function startRoundOne(qmp: QemuMonitor, streamSocket: string): Pro
 export async function switchOver(
   qmp: QemuMonitor,
   memory: MemorySource,
-  options: { signal: AbortSignal; since: QmpMark; memoryBytes: number; commit: () => Promise<void> },
+  options: {
+    signal: AbortSignal;
+    since: QmpMark;
+    memoryBytes: number;
+    /** The target can take the VM. */
+    ready: Promise<void>;
+    commit: () => Promise<void>;
+  },
 ): Promise<SwitchTimes> {
   const { signal, since } = options;
   const wait = { since, signal, timeoutMs: Number.POSITIVE_INFINITY };
@@ -83,6 +90,7 @@ export async function switchOver(
 
   await Promise.race([roundOne, stop, ...broken]);
   const roundOneEndMs = Date.now();
+  if (!stopped) await Promise.race([options.ready, stop, ...broken]);
   if (!stopped) {
     await qmp.migrateSetParameters({ 'max-bandwidth': THROTTLED_BYTES_PER_SECOND });
     urgentPages = await ringPages(qmp, options.memoryBytes);
