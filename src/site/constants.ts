@@ -91,3 +91,14 @@ export const MACHINES_REMEMBERED = 256;
 
 /** How long the end of an attempt waits for the target to be clean; without an answer the target cleans up by itself. */
 export const ABORT_TIMEOUT_MS = 5_000;
+
+/** Pushes of images and templates that a site may take part in at once, both directions together. */
+export const PUSHES_MAX = 4;
+/** Pushes that have ended and are remembered until the agent ends. */
+export const PUSHES_LISTED = 100;
+/** How long the link of a push may be cut until the attempt is given up: nothing waits for it, and it can be resumed. */
+export const PUSH_LOSS_TIMEOUT_MS = 120_000;
+/** How often the process of a push tells how far it is. */
+export const STAGE_STATUS_INTERVAL_MS = 200;
+/** How long the process of a push may take to note where it is when its agent ends. */
+export const STAGE_END_TIMEOUT_MS = 10_000;

@@ -14,6 +14,8 @@ import { MigrationManager } from './migrate/manager.ts';
 import { makeRuntimeDir, removeRuntimeDir, sitePaths, type SitePaths } from './paths.ts';
 import { Peers } from './peers.ts';
 import type { QemuFacts, SiteBackends } from './ports.ts';
+import { PushManager } from './stage/manager.ts';
+import { artefactStores } from './stage/stores.ts';
 import { loadTls } from './tls.ts';
 import { VERSION } from './version.ts';
 import { VmManager } from './vm/manager.ts';
@@ -35,6 +37,7 @@ export class Site {
   readonly log: Logger;
   readonly vms: VmManager;
   readonly migrations: MigrationManager;
+  readonly pushes: PushManager;
   readonly #backends: SiteBackends;
   readonly #closing = new AbortController();
   readonly #startedAtMs = Date.now();
@@ -57,14 +60,22 @@ export class Site {
     this.#backends = backends;
     this.#lock = lock;
     this.vms = new VmManager({ config, backends, facts, store, log });
-    this.migrations = new MigrationManager({
+    const common = {
       config,
       paths: this.paths,
+      log,
+      peer: (site: string) => this.peers.get(site),
+      dialAddress: (site: string) => config.link.dial.find((entry) => entry.site === site)?.address,
+    };
+    this.pushes = new PushManager({
+      ...common,
+      stores: artefactStores(config),
+      prepareTimeoutMs: PREPARE_TIMEOUT_MS,
+    });
+    this.migrations = new MigrationManager({
+      ...common,
       backends,
       vms: this.vms,
-      log,
-      peer: (site) => this.peers.get(site),
-      dialAddress: (site) => config.link.dial.find((entry) => entry.site === site)?.address,
       closing: this.#closing.signal,
       timeouts: {
         sourceMoverMs: SOURCE_MOVER_TIMEOUT_MS,
@@ -96,6 +107,7 @@ export class Site {
       await site.vms.adoptAll();
       // before the connections: nobody may ask for what is not settled yet; what hangs on a target's word is asked then
       await site.migrations.recover();
+      await site.pushes.recover();
       await site.#connect(tls);
       await site.#serve();
       log.info({ accelerator: facts.accelerator, qemu: facts.version }, 'site ready');
@@ -120,6 +132,8 @@ export class Site {
         'migration.prepare': (params, { signal }) => migrations.prepare(site, params, signal),
         'migration.abort': (params) => migrations.abort(site, params),
         'migration.outcome': (params) => migrations.outcome(site, params),
+        'stage.prepare': (params) => this.pushes.prepare(site, params),
+        'stage.abort': (params) => this.pushes.abort(site, params),
       }),
       onConnected: (site) => {
         migrations
@@ -221,6 +235,7 @@ export class Site {
   async #close(endGateway: boolean): Promise<void> {
     this.#closing.abort();
     await this.#api?.close();
+    await this.pushes.close();
     await this.#gateway?.close(endGateway);
     await this.#peers?.close();
     await this.migrations.detach();

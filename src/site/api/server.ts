@@ -6,7 +6,7 @@ import { asCloudapError, CloudapError } from '../../base/errors.ts';
 import { API_BODY_MAX_BYTES, API_CONNECTIONS_MAX, MIGRATIONS_LISTED } from '../constants.ts';
 import { failSite } from '../errors.ts';
 import type { Site } from '../site.ts';
-import { createVmSchema, migrateSchema, stopVmSchema } from './messages.ts';
+import { createVmSchema, migrateSchema, pushSchema, stopVmSchema } from './messages.ts';
 import { statusOf } from './status-codes.ts';
 
 const vmParams = z.object({ vm: z.string().min(1).max(64) });
@@ -29,6 +29,7 @@ export function apiServer(site: Site): FastifyInstance {
   siteRoutes(server, site);
   vmRoutes(server, site);
   migrationRoutes(server, site);
+  pushRoutes(server, site);
   return server;
 }
 
@@ -90,16 +91,41 @@ function migrationRoutes(server: FastifyInstance, site: Site): void {
   server.get('/migrations/:id/events', async (request, reply) => {
     const migrationId = id(request);
     await site.migrations.get(migrationId);
-    const gone = new AbortController();
-    request.raw.once('close', () => gone.abort());
-    async function* lines() {
-      for await (const view of site.migrations.follow(migrationId, gone.signal))
-        yield `${JSON.stringify(view)}\n`;
-    }
-    const stream = Readable.from(lines());
-    stream.on('error', () => {});
-    return reply.type('application/x-ndjson').send(stream);
+    return sendLines(request, reply, (signal) => site.migrations.follow(migrationId, signal));
   });
+}
+
+function pushRoutes(server: FastifyInstance, site: Site): void {
+  const id = (request: FastifyRequest): string => check(migrationParams, request.params, 'path').id;
+
+  server.get('/pushes', () => site.pushes.list());
+  server.post('/pushes', async (request, reply) => {
+    const view = await site.pushes.start(check(pushSchema, request.body));
+    return reply.code(201).send(view);
+  });
+  server.get('/pushes/:id', (request) => site.pushes.get(id(request)));
+  server.delete('/pushes/:id', (request) => site.pushes.cancel(id(request)));
+  server.get('/pushes/:id/events', (request, reply) => {
+    const pushId = id(request);
+    site.pushes.get(pushId);
+    return sendLines(request, reply, (signal) => site.pushes.follow(pushId, signal));
+  });
+}
+
+/** A view a line, until it ends or the client goes. */
+function sendLines(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  follow: (signal: AbortSignal) => AsyncGenerator,
+): FastifyReply {
+  const gone = new AbortController();
+  request.raw.once('close', () => gone.abort());
+  async function* lines() {
+    for await (const view of follow(gone.signal)) yield `${JSON.stringify(view)}\n`;
+  }
+  const stream = Readable.from(lines());
+  stream.on('error', () => {});
+  return reply.type('application/x-ndjson').send(stream);
 }
 
 /** @throws API_BAD_REQUEST, its `fields.problems` a list of {field, problem} */

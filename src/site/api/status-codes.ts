@@ -6,6 +6,9 @@ const exact: Readonly<Record<string, number>> = {
   IMAGE_AMBIGUOUS: 400,
   SITE_UNKNOWN: 404,
   MIGRATE_UNKNOWN: 404,
+  STAGE_UNKNOWN: 404,
+  STAGE_TO_SELF: 400,
+  STAGE_NO_SPACE: 507,
   SITE_NOT_CONNECTED: 503,
   VM_CAPACITY: 507,
   VM_START_FAILED: 502,
@@ -17,5 +20,5 @@ const exact: Readonly<Record<string, number>> = {
 export function statusOf(code: string): number {
   const status = exact[code];
   if (status !== undefined) return status;
-  return /^(VM|MIGRATE|MOVER|OWNERSHIP)_/.test(code) ? 409 : 500;
+  return /^(VM|MIGRATE|MOVER|OWNERSHIP|STAGE)_/.test(code) ? 409 : 500;
 }

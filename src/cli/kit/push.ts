@@ -1,0 +1,105 @@
+import * as z from 'zod';
+import { CloudapError, errorCode } from '../../base/errors.ts';
+import { fail } from '../../content/staging/errors.ts';
+import type { ApiClient } from '../../site/api/client.ts';
+import { type Push, type PushView, pushViewSchema } from '../../site/api/messages.ts';
+import { EXIT_OK } from './constants.ts';
+import type { CliContext } from './context.ts';
+import { formatBytes, formatMs, printJson, table } from './output.ts';
+import { bar, ProgressLine } from './progress.ts';
+
+const WORDS: Readonly<Record<PushView['state'], string>> = {
+  preparing: 'asking the target',
+  connecting: 'connecting',
+  sending: 'sending',
+  verifying: 'verifying',
+  completed: 'there',
+  cancelled: 'cancelled',
+  failed: 'failed',
+};
+
+/** Starts a push and shows it until it ends. Ctrl-C cancels it; what has arrived stays, for the next attempt. */
+export async function push(
+  context: CliContext,
+  api: ApiClient,
+  request: Push,
+  options: { json?: boolean },
+): Promise<number> {
+  const { output } = context;
+  const started = await api.json('POST', '/pushes', pushViewSchema, { body: request });
+  const path = `/pushes/${encodeURIComponent(started.pushId)}`;
+  const line = new ProgressLine(output);
+  const onSignal = (): void => {
+    line.update('cancelling …');
+    api.json('DELETE', path, pushViewSchema).catch((error: unknown) => {
+      if (errorCode(error) !== 'STAGE_ENDED') line.done((error as Error).message);
+    });
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  let last = started;
+  try {
+    for await (const view of api.lines(`${path}/events`, pushViewSchema)) {
+      last = view;
+      if (view.active) line.update(progressText(view));
+    }
+  } finally {
+    process.off('SIGINT', onSignal);
+    process.off('SIGTERM', onSignal);
+    line.clear();
+  }
+  if (last.active) throw fail('STAGE_PROCESS', 'the agent ended; push again, it goes on where it was');
+  if (options.json) printJson(output, last);
+  const { error } = last;
+  if (error) throw new CloudapError(error.code, error.message, error.remedy, { fields: error.fields });
+  if (!options.json) output.out(summaryText(last));
+  return EXIT_OK;
+}
+
+export async function listPushes(
+  context: CliContext,
+  api: ApiClient,
+  kind: PushView['kind'],
+  options: { json?: boolean },
+): Promise<number> {
+  const views = (await api.json('GET', '/pushes', z.array(pushViewSchema))).filter(
+    (view) => view.kind === kind,
+  );
+  if (options.json) {
+    printJson(context.output, views);
+    return EXIT_OK;
+  }
+  const rows = views.map((view) => [
+    view.pushId,
+    view.name,
+    view.role === 'source' ? `to ${view.peer}` : `from ${view.peer}`,
+    view.error ? `${view.state} (${view.error.code})` : view.state,
+    `${Math.floor(100 * fraction(view))} %`,
+    new Date(view.startedAtMs).toISOString(),
+  ]);
+  context.output.out(table(['PUSH', 'NAME', 'PEER', 'STATE', 'DONE', 'STARTED'], rows));
+  return EXIT_OK;
+}
+
+function fraction({ progress, state }: PushView): number {
+  if (state === 'completed') return 1;
+  return progress ? progress.doneBytes / Math.max(1, progress.totalBytes) : 0;
+}
+
+function progressText(view: PushView): string {
+  const { progress } = view;
+  const state = view.link === 'cut' ? 'link is cut' : WORDS[view.state];
+  if (!progress) return `${view.name}: ${state}`;
+  const rate = progress.rateMbit === null ? '' : ` ${progress.rateMbit.toFixed(0)} Mbit/s`;
+  const bytes = `${formatBytes(progress.doneBytes)} of ${formatBytes(progress.totalBytes)}`;
+  return `${view.name}: ${state} ${bar(fraction(view))} ${bytes}, ${formatBytes(progress.wireBytes)} sent${rate}`;
+}
+
+function summaryText({ name, digest, peer, present, progress, startedAtMs, endedAtMs }: PushView): string {
+  const what = `${name} ${digest.slice(0, 16)}`;
+  if (present || !progress) return `${what} is at ${peer} already\n`;
+  const { totalBytes, resumedBytes, wireBytes } = progress;
+  const before = resumedBytes > 0 ? `, ${formatBytes(resumedBytes)} of it was there` : '';
+  const took = formatMs((endedAtMs ?? startedAtMs) - startedAtMs);
+  return `${what} is at ${peer}: ${formatBytes(totalBytes)}${before}, ${formatBytes(wireBytes)} sent in ${took}\n`;
+}

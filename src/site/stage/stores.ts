@@ -1,0 +1,58 @@
+import { access, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errorCode } from '../../base/errors.ts';
+import { ImageStore } from '../../content/images/store.ts';
+import { type Artefact, type ArtefactKindName, totalBytes } from '../../content/staging/artefact.ts';
+import { STAGE_RESERVE_BYTES } from '../../content/staging/constants.ts';
+import { fail } from '../../content/staging/errors.ts';
+import { freeBytesAt, partBytes } from '../../content/staging/part.ts';
+import type { SiteConfig } from '../config.ts';
+
+/** Where a site keeps artefacts of one kind. */
+export interface ArtefactStore {
+  readonly folder: string;
+  /** By digest, unique prefix or name. @throws the store's errors, where there is none */
+  get(reference: string): Promise<{ folder: string; manifest: unknown }>;
+  /** @throws STAGE_PRESENT_DAMAGED */
+  has(digest: string): Promise<boolean>;
+}
+
+export type ArtefactStores = Readonly<Record<ArtefactKindName, ArtefactStore>>;
+
+export function artefactStores(config: Pick<SiteConfig, 'imageDir'>): ArtefactStores {
+  return { image: imageStore(config.imageDir) };
+}
+
+function imageStore(folder: string): ArtefactStore {
+  return {
+    folder,
+    get: async (reference) => (await ImageStore.open(folder)).get(reference),
+    has: async (digest) => {
+      try {
+        const image = await (await ImageStore.open(folder)).get(digest);
+        await access(image.diskPath);
+        return true;
+      } catch (cause) {
+        if (errorCode(cause) === 'IMAGE_UNKNOWN') return false;
+        throw fail('STAGE_PRESENT_DAMAGED', join(folder, digest), { cause });
+      }
+    },
+  };
+}
+
+/** Whether what is still to come of an artefact fits. @throws STAGE_NO_SPACE */
+export async function checkSpace(folder: string, artefact: Artefact, allocatedBytes: number): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const [free, here] = await Promise.all([freeBytesAt(folder), partBytes(folder, artefact.digest)]);
+  // holes need no space; a source that says less than it sends is stopped later
+  const neededBytes = Math.max(0, Math.min(totalBytes(artefact), allocatedBytes) - here);
+  if (neededBytes + STAGE_RESERVE_BYTES <= free) return;
+  const mib = (bytes: number): number => Math.ceil(bytes / 2 ** 20);
+  throw fail(
+    'STAGE_NO_SPACE',
+    `${mib(neededBytes)} MiB and ${mib(STAGE_RESERVE_BYTES)} in reserve, ${mib(free)} free`,
+    {
+      fields: { neededBytes, freeBytes: free },
+    },
+  );
+}
