@@ -233,7 +233,9 @@ describe('an image is pushed to another site', () => {
     expect(early).toMatchObject({ code: 1, stderr: expect.stringContaining('PREPARE_NO_IMAGE') as string });
     await run('image', 'push', 'ci', '--to', 'ap1');
     await run('migrate', 'desk', '--to', 'ap1');
-    const vms = await ap.api.json('GET', '/vms', z.array(vmViewSchema));
-    expect(vms).toMatchObject([{ name: 'desk', status: 'running', owner: 'ap1' }]);
+    const arrived = () => ap.api.json('GET', '/vms', z.array(vmViewSchema));
+    await expect
+      .poll(arrived, { timeout: 60_000 })
+      .toMatchObject([{ name: 'desk', status: 'running', owner: 'ap1' }]);
   });
 });
