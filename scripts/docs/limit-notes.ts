@@ -237,6 +237,10 @@ export const limitNotes: Notes = {
       test: 'src/migration/limits.test.ts: stream messages out of order',
     },
     MAX_REORDERED_BYTES: { crossed: '`MOVER_PROTOCOL`', why: 'Bytes of such messages' },
+    EARLY_MAX_BYTES: {
+      crossed: 'credit is held back until QEMU has taken what came',
+      test: 'src/migration/memory/memory.test.ts: while QEMU starts',
+    },
     CONNECT_TIMEOUT_MS: {
       crossed: '`MOVER_QEMU_TARGET`',
       why: 'How long the target’s QEMU may take to listen for the stream',
@@ -269,9 +273,14 @@ export const limitNotes: Notes = {
   },
   'src/migration/mover/source.ts': {
     CHANNELS_TIMEOUT_MS: { crossed: 'the cancel goes ahead without' },
-    READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'How long the target may take from HELLO to READY' },
+    ACCEPT_TIMEOUT_MS: {
+      crossed: '`MOVER_TIMEOUT`',
+      why: 'How long the target may take from HELLO to ACCEPTED',
+    },
+    READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`' },
   },
   'src/migration/mover/spawn.ts': {
+    ADOPT_TIMEOUT_MS: { crossed: 'the mover is ended and counts as lost' },
     TAKE_BACK_TIMEOUT_MS: {
       crossed: '`RPC_TIMEOUT`',
       why: 'How long a source’s mover may take to make its QEMU run the VM again',
@@ -480,12 +489,12 @@ export const limitNotes: Notes = {
     TOMBSTONES_MAX: { crossed: 'the oldest are forgotten' },
     MIGRATIONS_LISTED: { crossed: 'older ones are not listed' },
     GATEWAY_START_TIMEOUT_MS: { crossed: '`SITE_GATEWAY`' },
-    ADOPT_TIMEOUT_MS: {
-      crossed: 'the mover counts as lost',
-      why: 'How long a mover that runs may be deaf to an agent that wants to adopt it',
-    },
     API_ANSWER_MAX_BYTES: { crossed: '`API_BAD_ANSWER`' },
     API_TIMEOUT_MS: { crossed: '`SITE_UNREACHABLE`' },
+    SWITCH_BUDGET_MAX_MS: {
+      crossed: '`API_BAD_REQUEST`',
+      test: 'src/site/limits.test.ts: the budget of a switch',
+    },
     MACHINES_REMEMBERED: { crossed: 'further ones are checked each time' },
   },
   'src/wire/bitmap.ts': {
@@ -723,7 +732,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/nbd/constants.ts': ['NBD_COALESCE_BYTES'],
   'src/qemu/constants.ts': ['QEMU_CONNECT_RETRY_MS', 'QEMU_WATCH_INTERVAL_MS', 'TCG_TB_SIZE_MIB'],
   'src/qemu/rfb/constants.ts': ['KEY_DELAY_MS'],
-  'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS', 'ADOPT_RETRY_MS'],
+  'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS'],
   'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES', 'REPEAT_WINDOW_PAGES'],
 };
 

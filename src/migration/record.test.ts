@@ -21,6 +21,7 @@ const record: MigrationRecord = {
   switchTimeMs: null,
   totalTimeMs: null,
   completedAsPrecopy: false,
+  switchBudgetMs: null,
   bytes: { memory: 0, disk: 0, device: 0, control: 0, total: 0 },
   rawBytes: { memory: 0, disk: 0, device: 0 },
   pages: { zero: 0, sent: 0, referenced: 0, repeated: 0, resent: 0, postCopied: 0, faulted: 0 },

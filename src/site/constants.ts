@@ -91,3 +91,6 @@ export const MACHINES_REMEMBERED = 256;
 
 /** How long the end of an attempt waits for the target to be clean; without an answer the target cleans up by itself. */
 export const ABORT_TIMEOUT_MS = 5_000;
+
+/** Longest budget of a switch that can be asked for: an hour. */
+export const SWITCH_BUDGET_MAX_MS = 3_600_000;

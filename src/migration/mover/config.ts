@@ -58,6 +58,8 @@ export const sourceMoverConfigSchema = z.object({
   scheme: z.enum(['hybrid']),
   memoryCodec: memoryCodecSchema,
   diskCodec: z.enum(['raw', 'rle', 'zstd']),
+  /** From the request to the VM running at the target: round one is cut short for it, and post-copy has the rest. */
+  switchBudgetMs: z.number().int().positive().optional(),
   /** Use QEMU's second channel for the pages that the target waits for; both sides' QEMU must know it. */
   preempt: z.boolean(),
   /** Unix time at which the user or an agent asked for the migration. */

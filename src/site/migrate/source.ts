@@ -17,6 +17,7 @@ export interface SourceRequest {
   memoryCodec: SourceMoverConfig['memoryCodec'];
   diskCodec: SourceMoverConfig['diskCodec'];
   scheme: SourceMoverConfig['scheme'];
+  switchBudgetMs?: number;
 }
 
 /**
