@@ -192,6 +192,11 @@ export const limitNotes: Notes = {
       test: 'src/migration/disk/parts.test.ts: does urgent jobs first, one at a time, in order',
     },
     REPLAY_SLACK_BYTES: { crossed: 'credit is held back' },
+    MAX_LOADING_BYTES: { crossed: '`DISK_LIMIT`' },
+    MAX_CONTENT_MISSES: {
+      crossed: 'everything is sent',
+      test: 'test/migration/disk-content.test.ts: refers to nothing any more',
+    },
     MAX_REPLAY_QUEUE_FRAMES: {
       crossed: '`DISK_LIMIT`',
       test: 'src/migration/limits.test.ts: messages that wait to be written',
@@ -527,6 +532,10 @@ export const limitNotes: Notes = {
       crossed: '`DISK_OUT_OF_RANGE`',
       test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros',
     },
+    MAX_CONTENT_SECTORS: {
+      crossed: '`DISK_OUT_OF_RANGE`',
+      test: 'src/wire/disk/content.test.ts: holds its limits',
+    },
     MAX_METADATA_EXTENT_BYTES: {
       crossed: '`DISK_OUT_OF_RANGE`',
       test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros',
@@ -712,7 +721,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/cli/kit/constants.ts': ['REDRAW_INTERVAL_MS', 'PLAIN_INTERVAL_MS'],
   'src/content/guests/constants.ts': ['DOWNLOAD_POLL_MS', 'LOCK_POLL_MS'],
   'src/content/images/constants.ts': ['COPY_CHUNK_BYTES'],
-  'src/content/pages/constants.ts': ['READ_CHUNK_BYTES'],
+  'src/content/pages/constants.ts': ['READ_CHUNK_BYTES', 'READS_AHEAD'],
   'src/link/constants.ts': [
     'PING_INTERVAL_MS',
     'PING_BURST',
@@ -745,7 +754,7 @@ export const notLimits: Readonly<Record<string, readonly string[]>> = {
   'src/link/session.ts': ['MAX_TIMER_MS'],
   'src/qemu/rfb/constants.ts': ['PIXEL_BYTES'],
   'src/wire/codec.ts': ['ZLIB_MIN_CHUNK_BYTES'],
-  'src/wire/disk/constants.ts': ['DISK_.*', 'SECTOR_BYTES', 'CODEC_ZERO'],
+  'src/wire/disk/constants.ts': ['DISK_.*', 'SECTOR_BYTES', 'CODEC_.*'],
   'src/wire/link/constants.ts': [
     '.*_VERSION',
     '.*_MAGIC',

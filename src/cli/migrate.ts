@@ -15,7 +15,7 @@ interface Options extends SiteOptions {
   to?: string;
   scheme: 'hybrid';
   memoryCodec?: 'raw' | 'rle' | 'zstd' | 'content';
-  diskCodec?: 'raw' | 'rle' | 'zstd';
+  diskCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   switchBudget?: number;
   cancel?: string;
   follow?: string;
@@ -23,7 +23,7 @@ interface Options extends SiteOptions {
   json?: boolean | string;
 }
 
-const codecs = ['raw', 'rle', 'zstd'];
+const codecs = ['raw', 'rle', 'zstd', 'content'];
 
 export default function migrate(context: CliContext): Command {
   const cmd = withSite(
@@ -51,7 +51,7 @@ export default function migrate(context: CliContext): Command {
       new Option(
         '--memory-codec <codec>',
         'how pages travel (default: as the site’s configuration says)',
-      ).choices([...codecs, 'content']),
+      ).choices(codecs),
     )
     .addOption(
       new Option(

@@ -6,7 +6,7 @@ import { QemuMonitor } from '../../qemu/monitor.ts';
 import { loadOrMakePageIndexes } from '../../content/pages/background.ts';
 import { PageLookup } from '../../content/pages/lookup.ts';
 import type { PageIndex } from '../../content/pages/page-index.ts';
-import { codecIds } from '../../wire/codec.ts';
+import { codecIds, type CodecName } from '../../wire/codec.ts';
 import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
 import { DiskSource } from '../disk/source.ts';
 import { MemorySource } from '../memory/source.ts';
@@ -24,7 +24,7 @@ import type { MigrationRecord } from '../record.ts';
 import { mayPreempt, setCapabilities, startRoundOne, switchOver } from '../schemes/hybrid.ts';
 import { isBeforeSwitch } from '../state.ts';
 import { buildRecord, Timeline } from './build-record.ts';
-import type { SourceMoverConfig } from './config.ts';
+import type { Codec, SourceMoverConfig } from './config.ts';
 import type { MoverContext } from './context.ts';
 import { MoverPeer, qemuOr } from './peer.ts';
 
@@ -43,6 +43,11 @@ const ENDS = ['completed', 'failed', 'cancelled'];
 async function flushFile(path: string): Promise<void> {
   await using file = await open(path, 'r');
   await file.datasync();
+}
+
+/** What packs the bytes that cannot be referred to. */
+function plainCodec(codec: Codec): CodecName {
+  return codec === 'content' ? 'zstd' : codec;
 }
 
 /** The controller of a migration: drives it from the source, from the first contact to the record. */
@@ -127,7 +132,7 @@ export class SourceMover implements AsyncDisposable {
       new MemorySource({
         socketPath: config.streamSocket,
         session,
-        codec: config.memoryCodec === 'content' ? 'zstd' : config.memoryCodec,
+        codec: plainCodec(config.memoryCodec),
         onTakeover: async (completed) => {
           await this.#offer();
           await this.#disk?.freeze();
@@ -138,7 +143,11 @@ export class SourceMover implements AsyncDisposable {
     this.#memory = memory;
     await memory.listen();
     this.#disk = this.#stack.use(
-      await DiskSource.open({ path: config.overlayPath, link: session, codec: codecIds[config.diskCodec] }),
+      await DiskSource.open({
+        path: config.overlayPath,
+        link: session,
+        codec: codecIds[plainCodec(config.diskCodec)],
+      }),
     );
     this.#context.setProgress(() => this.#progress());
     const preempt = config.preempt && (await mayPreempt(qmp));
@@ -160,8 +169,9 @@ export class SourceMover implements AsyncDisposable {
     const { content: agreed = [], repeatPages = 0 } = accepted;
     const common = agreed.flatMap((digest) => indexes.find((index) => index.digest === digest) ?? []);
     if (common.length !== agreed.length) throw migrationFail('MOVER_PROTOCOL', 'content not offered');
-    if (config.memoryCodec === 'content')
-      memory.useContent(common.length > 0 ? new PageLookup(common) : undefined, repeatPages);
+    const lookup = common.length > 0 ? new PageLookup(common) : undefined;
+    if (config.memoryCodec === 'content') memory.useContent(lookup, repeatPages);
+    if (config.diskCodec === 'content') this.#disk.useContent(lookup);
     const acceptedAtMs = Date.now();
     this.#timeline.add('prepare', config.initiatedAtMs, acceptedAtMs);
     this.#targetReady = this.#peer.inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal }).then(() => {
@@ -172,8 +182,8 @@ export class SourceMover implements AsyncDisposable {
 
   /** The indexes of the files whose pages may be referred to. What is wrong with them costs bandwidth only. */
   async #loadContent(): Promise<readonly PageIndex[]> {
-    const { memoryCodec, content } = this.#config;
-    if (memoryCodec !== 'content') return [];
+    const { memoryCodec, diskCodec, content } = this.#config;
+    if (memoryCodec !== 'content' && diskCodec !== 'content') return [];
     const loaded = await loadOrMakePageIndexes(content ?? [], (err, file) =>
       this.#context.log.warn({ err, file: file.path }, 'content'),
     );

@@ -124,6 +124,7 @@ export class TargetMover implements AsyncDisposable {
     const { preempt } = hello;
     const reader = await this.#content;
     const content = reader?.agree(hello.content ?? []) ?? [];
+    this.#disk?.useContent(content.length > 0 ? reader : undefined);
     const repeatPages = Math.min(hello.repeatPages ?? 0, REPEAT_WINDOW_PAGES);
     const references = new References({
       reader: content.length > 0 ? reader : undefined,
