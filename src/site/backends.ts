@@ -1,9 +1,11 @@
 import { readdir } from 'node:fs/promises';
 import { sleep } from '../base/async.ts';
+import { TemplateStore } from '../content/templates/store.ts';
 import type { MoverHandle } from '../migration/mover/handle.ts';
 import { argumentsOf, identityOf, isAlive, type ProcessIdentity } from '../qemu/process-identity.ts';
 import type { SiteConfig } from './config.ts';
 import { ADOPT_RETRY_MS, ADOPT_TIMEOUT_MS } from './constants.ts';
+import { sitePaths } from './paths.ts';
 import type { MoverBackend, SiteBackends } from './ports.ts';
 import { diskBackend } from './vm/disk-backend.ts';
 import { imageBackend } from './vm/image-backend.ts';
@@ -54,6 +56,7 @@ export async function realBackends(config: SiteConfig): Promise<SiteBackends> {
   return {
     qemu: qemuBackend(config.accelerator),
     images: await imageBackend(config.imageDir),
+    templates: await TemplateStore.open(sitePaths(config).templatesDir),
     movers,
     disks: diskBackend,
   };
