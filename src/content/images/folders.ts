@@ -29,11 +29,11 @@ export async function openStoreFolder(
   }
 }
 
-/** A manifest's JSON; undefined where there is no such folder. @throws Error on one that is too long or no JSON */
+/** A manifest's JSON; undefined where there is no such folder. @throws RangeError on one that is too long, SyntaxError */
 export async function readManifestJson(path: string): Promise<unknown> {
   try {
     const { size } = await stat(path);
-    if (size > MAX_MANIFEST_BYTES) throw new Error(`${path} has ${size} bytes`);
+    if (size > MAX_MANIFEST_BYTES) throw new RangeError(`${path} has ${size} bytes`);
     return JSON.parse(await readFile(path, 'utf8')) as unknown;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;

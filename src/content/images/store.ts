@@ -223,7 +223,7 @@ export class ImageStore {
     } catch (cause) {
       if (errorCode(cause) === 'IMAGE_UNKNOWN' || (cause as NodeJS.ErrnoException).errno !== undefined)
         throw cause;
-      throw fail('IMAGE_CORRUPT', path, { cause });
+      throw fail('IMAGE_CORRUPT', cause instanceof RangeError ? cause.message : path, { cause });
     }
   }
 

@@ -1,6 +1,7 @@
 import { chmod, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errorCode } from '../../base/errors.ts';
+import { run } from '../../base/process.ts';
 import { isAlive, processIdentitySchema } from '../../qemu/process-identity.ts';
 import { matching, openStoreFolder, readManifestJson, temporaryFolder } from '../images/folders.ts';
 import { hashFile, type LongCall } from '../images/files.ts';
@@ -99,6 +100,7 @@ export class TemplateStore {
     const { name, ...known } = template;
     checkTemplateName(name);
     try {
+      await digHoles(files.ramPath);
       const [overlay, ram] = await this.#indexed(files);
       const content: TemplateContent = {
         version: 1,
@@ -208,18 +210,27 @@ export class TemplateStore {
     return template;
   }
 
-  /** Removes a template, also a damaged one, unless `users` names VMs. @throws TEMPLATE_IN_USE, TEMPLATE_UNKNOWN, TEMPLATE_AMBIGUOUS */
+  /**
+   * Removes a template unless `users` names VMs; also a damaged one, by its digest if nothing of it can be read.
+   * @throws TEMPLATE_IN_USE, TEMPLATE_UNKNOWN, TEMPLATE_AMBIGUOUS
+   */
   async remove(
     reference: string,
     users: (digest: string) => readonly string[] = () => [],
-  ): Promise<TemplateManifest> {
-    const { manifest, folder } = await this.#find(reference);
-    const names = users(manifest.digest);
+  ): Promise<{ digest: string; name: string }> {
+    const { digest, name } = await this.#find(reference).then(
+      ({ manifest }) => manifest,
+      (error: unknown) => {
+        if (errorCode(error) !== 'TEMPLATE_CORRUPT') throw error;
+        return { digest: reference, name: reference };
+      },
+    );
+    const names = users(digest);
     if (names.length > 0) throw fail('TEMPLATE_IN_USE', names.join(', '), { fields: { users: names } });
     const doomed = temporaryFolder(this.folder);
-    await rename(folder, doomed);
+    await rename(join(this.folder, digest), doomed);
     await rm(doomed, { recursive: true, force: true });
-    return manifest;
+    return { digest, name };
   }
 
   async #find(reference: string): Promise<Template> {
@@ -241,7 +252,7 @@ export class TemplateStore {
       return { manifest, ...files };
     } catch (cause) {
       if (errorCode(cause).startsWith('TEMPLATE_')) throw cause;
-      throw fail('TEMPLATE_CORRUPT', path, { cause });
+      throw fail('TEMPLATE_CORRUPT', cause instanceof RangeError ? cause.message : path, { cause });
     }
   }
 }
@@ -256,6 +267,11 @@ async function endLeftQemu(folder: string): Promise<void> {
   const json = await readManifestJson(templateFiles(folder).qemuFile).catch(() => undefined);
   const { data: identity } = processIdentitySchema.safeParse(json);
   if (identity && (await isAlive(identity))) process.kill(identity.pid, 'SIGKILL');
+}
+
+/** Gives back the space of pages that are zero; where the file system cannot, they only take room. */
+async function digHoles(path: string): Promise<void> {
+  await run('fallocate', ['--dig-holes', path]).catch(() => {});
 }
 
 /** Logs and notes of the build. */
