@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import { tempDir } from '../../test/kit/tempdir.ts';
+import { buildTemplateSchema } from './api/template-messages.ts';
 import { createVmSchema } from './api/messages.ts';
 import { loadConfig, parseConfig } from './config.ts';
 import {
@@ -9,6 +10,7 @@ import {
   DIAL_SITES_MAX,
   MEMORY_MAX_MIB,
   MEMORY_MIN_MIB,
+  TEMPLATE_AFTER_MAX_S,
   VMS_MAX,
 } from './constants.ts';
 
@@ -52,4 +54,15 @@ test.each([
   const taken = (value: number): boolean =>
     createVmSchema.safeParse({ name: 'desk', image: 'ci', [field]: value }).success;
   expect([least - 1, least, most, most + 1].map(taken)).toEqual([false, true, true, false]);
+});
+
+test('a guest is frozen within an hour', () => {
+  const taken = (afterS: number): boolean =>
+    buildTemplateSchema.safeParse({ name: 'desk', image: 'ci', afterS }).success;
+  expect([-1, 0, TEMPLATE_AFTER_MAX_S, TEMPLATE_AFTER_MAX_S + 1].map(taken)).toEqual([
+    false,
+    true,
+    true,
+    false,
+  ]);
 });

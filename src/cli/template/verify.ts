@@ -1,16 +1,6 @@
 import type { Command } from 'commander';
-import { TemplateStore } from '../../content/templates/store.ts';
-import { statusSchema } from '../../site/api/messages.ts';
-import { sitePaths } from '../../site/paths.ts';
-import {
-  action,
-  apiClient,
-  command,
-  siteConfig,
-  withSite,
-  type CliContext,
-  type SiteOptions,
-} from '../kit/command.ts';
+import { action, command, withSite, type CliContext, type SiteOptions } from '../kit/command.ts';
+import { openTemplates } from '../kit/image-store.ts';
 import { verifyAll } from '../kit/verify-all.ts';
 
 export default function verify(context: CliContext): Command {
@@ -28,13 +18,4 @@ export default function verify(context: CliContext): Command {
         await verifyAll(context, store, reference, 'templates', options.json === true);
       }),
     );
-}
-
-/** Works on the store by itself: hashing gigabytes is no work for an agent. */
-async function openTemplates(options: SiteOptions): Promise<TemplateStore> {
-  const site =
-    options.socket === undefined
-      ? siteConfig(options)
-      : await apiClient(options).json('GET', '/status', statusSchema);
-  return TemplateStore.open(sitePaths(site).templatesDir);
 }
