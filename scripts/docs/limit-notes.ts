@@ -53,6 +53,9 @@ export const limitNotes: Notes = {
       why: 'The file of a page index with all its entries',
     },
   },
+  'src/content/templates/constants.ts': {
+    MAX_TEMPLATES: { crossed: 'the rest is not listed' },
+  },
   'src/content/images/constants.ts': {
     MAX_VIRTUAL_SIZE_BYTES: {
       crossed: '`IMAGE_TOO_LARGE`',
@@ -385,6 +388,8 @@ export const limitNotes: Notes = {
     QEMU_START_TIMEOUT_MS: { crossed: '`QEMU_START_FAILED`' },
     QEMU_QUIT_GRACE_MS: { crossed: 'SIGTERM, then SIGKILL' },
     QEMU_KILL_TIMEOUT_MS: { crossed: '`QEMU_UNKILLABLE`' },
+    MAX_DEVICE_STATE_BYTES: { crossed: '`QEMU_STATE_NOT_SAVED`' },
+    DEVICE_STATE_TIMEOUT_MS: { crossed: '`QMP_EVENT_TIMEOUT`' },
     QEMU_LOG_TAIL_BYTES: { crossed: 'the beginning is left out' },
     NBD_RECONNECT_DELAY_S: { crossed: 'QEMU stops the guest (`werror`/`rerror` = stop)' },
     NBD_OPEN_TIMEOUT_S: { crossed: '`QEMU_START_FAILED`' },
@@ -501,6 +506,12 @@ export const limitNotes: Notes = {
       test: 'src/site/limits.test.ts: the budget of a switch',
     },
     MACHINES_REMEMBERED: { crossed: 'further ones are checked each time' },
+    TEMPLATE_AFTER_MAX_S: {
+      crossed: '`API_BAD_REQUEST`',
+      test: 'src/site/limits.test.ts: a guest is frozen within an hour',
+    },
+    TEMPLATE_READY_TIMEOUT_MS: { crossed: '`TEMPLATE_NOT_READY`' },
+    TEMPLATE_BUILDS_KEPT: { crossed: 'the oldest are forgotten' },
   },
   'src/wire/bitmap.ts': {
     MAX_BITMAP_BITS: {
@@ -741,7 +752,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/nbd/constants.ts': ['NBD_COALESCE_BYTES'],
   'src/qemu/constants.ts': ['QEMU_CONNECT_RETRY_MS', 'QEMU_WATCH_INTERVAL_MS', 'TCG_TB_SIZE_MIB'],
   'src/qemu/rfb/constants.ts': ['KEY_DELAY_MS'],
-  'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS'],
+  'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS', 'TEMPLATE_READY_POLL_MS'],
   'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES', 'REPEAT_WINDOW_PAGES'],
 };
 
