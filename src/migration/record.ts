@@ -61,6 +61,8 @@ export const migrationRecordSchema = z.object({
     postCopied: count,
     faulted: count,
   }),
+  /** Levels of zstd at which round one was compressed, 0 for not at all; null where nothing was. */
+  codecLevel: z.object({ min: count, max: count, last: count }).nullable().default(null),
   blocks: z.object({ sizeBytes: count, total: count, pushed: count, pulled: count, skipped: count }),
   pullLatencyMs: z.object({ count, p50: ms.nullable(), p99: ms.nullable(), max: ms.nullable() }),
   /** Offsets from initiatedAtMs. */

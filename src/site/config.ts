@@ -64,6 +64,7 @@ export const siteFileSchema = z
       .strictObject({
         memoryCodec: memoryCodec.default('content'),
         diskCodec: codec.default('rle'),
+        zstdLevel: z.int().min(1).max(19).optional(),
         linkLossTimeoutMs: z.int().min(1000).max(600_000).default(10_000),
       })
       .default({ memoryCodec: 'content', diskCodec: 'rle', linkLossTimeoutMs: 10_000 }),

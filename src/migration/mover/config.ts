@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { SOURCES_MAX } from '../../content/pages/constants.ts';
+import { ZSTD_MAX_LEVEL } from '../../wire/codec.ts';
 import { migrationRecordSchema } from '../record.ts';
 import { migrationStates, type MigrationState } from '../state.ts';
 
@@ -58,6 +59,8 @@ export const sourceMoverConfigSchema = z.object({
   scheme: z.enum(['hybrid']),
   memoryCodec: memoryCodecSchema,
   diskCodec: z.enum(['raw', 'rle', 'zstd']),
+  /** Fixes the level at which round one is compressed; without it the level follows link and CPU. */
+  zstdLevel: z.number().int().min(1).max(ZSTD_MAX_LEVEL).optional(),
   /** Use QEMU's second channel for the pages that the target waits for; both sides' QEMU must know it. */
   preempt: z.boolean(),
   /** Unix time at which the user or an agent asked for the migration, and the end of the prepare phase. */

@@ -123,6 +123,7 @@ export class SourceMover implements AsyncDisposable {
         socketPath: config.streamSocket,
         session,
         codec: config.memoryCodec === 'content' ? 'zstd' : config.memoryCodec,
+        zstdLevel: config.zstdLevel,
         onTakeover: async (completed) => {
           await this.#offer();
           await this.#disk?.freeze();

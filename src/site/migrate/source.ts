@@ -97,6 +97,7 @@ async function startMover(
     ),
     linkLossTimeoutMs: context.config.migration.linkLossTimeoutMs,
     ...request,
+    zstdLevel: context.config.migration.zstdLevel,
     preempt: POSTCOPY_PREEMPT,
     initiatedAtMs: info.initiatedAtMs,
     preparedAtMs,

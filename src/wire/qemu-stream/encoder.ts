@@ -47,7 +47,7 @@ export interface StreamEncoderOptions extends StreamHooks {
   /** How the bodies of pages are packed. Default: zstd. */
   readonly codec?: CodecName;
   /** Default: ZSTD_DEFAULT_LEVEL; 0 for none. */
-  readonly zstdLevel?: number;
+  readonly zstdLevel?: number | undefined;
   /** Stream bytes a frame (8 KiB to 1 MiB). Default: FRAME_RAW_BYTES. */
   readonly frameRawBytes?: number;
   /** Without it every frame is packed on the spot. */
