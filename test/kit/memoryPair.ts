@@ -63,6 +63,7 @@ export interface MemoryPairOptions {
   down?: FakeLinkOptions;
   up?: FakeLinkOptions;
   codec?: MemorySourceOptions['codec'];
+  zstdLevel?: number;
   /** As the movers set codec `content` up: pages of an image, and repeats. */
   content?: { lookup: ContentLookup; reader: ReferencesOptions['reader']; repeatPages: number };
   preempt?: boolean;
@@ -96,6 +97,7 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
     socketPath: dir.file(`out${name}`),
     session: down,
     codec: options.codec ?? 'rle',
+    zstdLevel: options.zstdLevel,
     onTakeover: options.onTakeover ?? (() => Promise.resolve()),
   });
   await source.listen();

@@ -115,7 +115,8 @@ export class MemorySource implements AsyncDisposable {
   #tail: StreamTail | undefined;
   #pagesAtTakeover = 0;
   #pagesResent = 0;
-  #lastChunkAtMs = 0;
+  /** Since when QEMU has been listened to in vain; undefined while what it wrote last is dealt with. */
+  #listeningSinceMs: number | undefined = 0;
   #flushTimer: NodeJS.Timeout | undefined;
   #heldBack: PromiseWithResolvers<void> | undefined;
   #heldBackBytes = 0;
@@ -174,7 +175,8 @@ export class MemorySource implements AsyncDisposable {
   async drained(signal?: AbortSignal): Promise<void> {
     for (;;) {
       signal?.throwIfAborted();
-      const quietForMs = performance.now() - this.#lastChunkAtMs;
+      const since = this.#listeningSinceMs;
+      const quietForMs = since === undefined ? 0 : performance.now() - since;
       if (quietForMs >= QUIET_MS) break;
       await sleep(QUIET_MS - quietForMs + 1, signal);
     }
@@ -351,6 +353,7 @@ export class MemorySource implements AsyncDisposable {
         try {
           if (this.#discarding) channel.encoder.push(chunk);
           else await this.#take(channel, chunk);
+          if (index === 0) this.#listeningSinceMs = performance.now();
         } catch (error) {
           this.#finished.reject(error);
           await this.#discard.promise;
@@ -375,7 +378,7 @@ export class MemorySource implements AsyncDisposable {
   async #take(channel: Channel, chunk: Buffer): Promise<void> {
     const { encoder, index } = channel;
     if (index === 0) {
-      this.#lastChunkAtMs = performance.now();
+      this.#listeningSinceMs = undefined;
       clearTimeout(this.#flushTimer);
     }
     encoder.push(chunk);

@@ -291,7 +291,7 @@ describe('frames that another thread packs', () => {
           }
           encoder.end();
           const decoder = new StreamDecoder({ repeatPages: window });
-          const frames = await Promise.all(emitted);
+          const frames = await Promise.all(emitted.map((frame) => Promise.resolve(frame)));
           later += emitted.filter((frame) => frame instanceof Promise).length;
           const output = frames.map(({ payload }) => Buffer.from(decoder.push(payload)));
           expect(Buffer.concat(output).equals(all)).toBe(true);
