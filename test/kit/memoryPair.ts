@@ -67,6 +67,8 @@ export interface MemoryPairOptions {
   /** As the movers set codec `content` up: pages of an image, and repeats. */
   content?: { lookup: ContentLookup; reader: ReferencesOptions['reader']; repeatPages: number };
   preempt?: boolean;
+  /** The target's QEMU is not there yet: `target.connect()` is the test's. */
+  late?: boolean;
   onTakeover?: MemorySourceOptions['onTakeover'];
 }
 
@@ -114,6 +116,7 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
     socketPath: dir.file(`in${name}`),
     references,
     repeatPages: content?.repeatPages ?? 0,
+    preempt: options.preempt ?? false,
     onTakeover: async () => {
       takenAtBytes = incoming.received().length;
     },
@@ -121,7 +124,7 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
       void up.send('urgent', MESSAGE_RETURN, bytes);
     },
   });
-  await target.connect(options.preempt ?? false);
+  if (!options.late) await target.connect();
   const handler: MessageHandler = (type, payload, lane) => {
     if (type === MESSAGE_STREAM) return target.handle(payload, lane);
     if (type === MESSAGE_STREAM_END) return target.handleEnd(payload);
