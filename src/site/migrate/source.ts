@@ -119,6 +119,7 @@ async function startMover(
     ),
     linkLossTimeoutMs: context.config.migration.linkLossTimeoutMs,
     ...request,
+    zstdLevel: context.config.migration.zstdLevel,
     preempt: POSTCOPY_PREEMPT,
     initiatedAtMs: info.initiatedAtMs,
     accelerator: vm.definition.accelerator,
