@@ -53,6 +53,9 @@ export const limitNotes: Notes = {
       why: 'The file of a page index with all its entries',
     },
   },
+  'src/content/templates/constants.ts': {
+    MAX_TEMPLATES: { crossed: 'the rest is not listed' },
+  },
   'src/content/images/constants.ts': {
     MAX_VIRTUAL_SIZE_BYTES: {
       crossed: '`IMAGE_TOO_LARGE`',
@@ -216,6 +219,9 @@ export const limitNotes: Notes = {
   'src/migration/memory/finish-paused.ts': {
     MAX_COMMANDS_BYTES: { crossed: '`MOVER_QEMU_SOURCE`' },
   },
+  'src/migration/memory/packing.ts': {
+    PACK_THREADS_MAX: { crossed: 'the next frame waits', why: 'Frames of round one that are packed at once' },
+  },
   'src/migration/memory/source.ts': {
     MISSING_MAX_PAGES: {
       crossed: 'nothing is referred to any more',
@@ -242,6 +248,10 @@ export const limitNotes: Notes = {
       test: 'src/migration/limits.test.ts: stream messages out of order',
     },
     MAX_REORDERED_BYTES: { crossed: '`MOVER_PROTOCOL`', why: 'Bytes of such messages' },
+    EARLY_MAX_BYTES: {
+      crossed: 'credit is held back until QEMU has taken what came',
+      test: 'src/migration/memory/memory.test.ts: while QEMU starts',
+    },
     CONNECT_TIMEOUT_MS: {
       crossed: '`MOVER_QEMU_TARGET`',
       why: 'How long the target’s QEMU may take to listen for the stream',
@@ -274,9 +284,14 @@ export const limitNotes: Notes = {
   },
   'src/migration/mover/source.ts': {
     CHANNELS_TIMEOUT_MS: { crossed: 'the cancel goes ahead without' },
-    READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'How long the target may take from HELLO to READY' },
+    ACCEPT_TIMEOUT_MS: {
+      crossed: '`MOVER_TIMEOUT`',
+      why: 'How long the target may take from HELLO to ACCEPTED',
+    },
+    READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`' },
   },
   'src/migration/mover/spawn.ts': {
+    ADOPT_TIMEOUT_MS: { crossed: 'the mover is ended and counts as lost' },
     TAKE_BACK_TIMEOUT_MS: {
       crossed: '`RPC_TIMEOUT`',
       why: 'How long a source’s mover may take to make its QEMU run the VM again',
@@ -376,6 +391,8 @@ export const limitNotes: Notes = {
     QEMU_START_TIMEOUT_MS: { crossed: '`QEMU_START_FAILED`' },
     QEMU_QUIT_GRACE_MS: { crossed: 'SIGTERM, then SIGKILL' },
     QEMU_KILL_TIMEOUT_MS: { crossed: '`QEMU_UNKILLABLE`' },
+    MAX_DEVICE_STATE_BYTES: { crossed: '`QEMU_STATE_NOT_SAVED`' },
+    DEVICE_STATE_TIMEOUT_MS: { crossed: '`QMP_EVENT_TIMEOUT`' },
     QEMU_LOG_TAIL_BYTES: { crossed: 'the beginning is left out' },
     NBD_RECONNECT_DELAY_S: { crossed: 'QEMU stops the guest (`werror`/`rerror` = stop)' },
     NBD_OPEN_TIMEOUT_S: { crossed: '`QEMU_START_FAILED`' },
@@ -485,13 +502,19 @@ export const limitNotes: Notes = {
     TOMBSTONES_MAX: { crossed: 'the oldest are forgotten' },
     MIGRATIONS_LISTED: { crossed: 'older ones are not listed' },
     GATEWAY_START_TIMEOUT_MS: { crossed: '`SITE_GATEWAY`' },
-    ADOPT_TIMEOUT_MS: {
-      crossed: 'the mover counts as lost',
-      why: 'How long a mover that runs may be deaf to an agent that wants to adopt it',
-    },
     API_ANSWER_MAX_BYTES: { crossed: '`API_BAD_ANSWER`' },
     API_TIMEOUT_MS: { crossed: '`SITE_UNREACHABLE`' },
+    SWITCH_BUDGET_MAX_MS: {
+      crossed: '`API_BAD_REQUEST`',
+      test: 'src/site/limits.test.ts: the budget of a switch',
+    },
     MACHINES_REMEMBERED: { crossed: 'further ones are checked each time' },
+    TEMPLATE_AFTER_MAX_S: {
+      crossed: '`API_BAD_REQUEST`',
+      test: 'src/site/limits.test.ts: a guest is frozen within an hour',
+    },
+    TEMPLATE_READY_TIMEOUT_MS: { crossed: '`TEMPLATE_NOT_READY`' },
+    TEMPLATE_BUILDS_KEPT: { crossed: 'the oldest are forgotten' },
   },
   'src/wire/bitmap.ts': {
     MAX_BITMAP_BITS: {
@@ -631,6 +654,9 @@ export const limitNotes: Notes = {
     },
     MAX_VIRTUAL_BYTES: { crossed: '`QCOW2_LIMIT`', test: 'src/wire/qcow2/qcow2.test.ts: a huge disk' },
   },
+  'src/wire/qemu-stream/batch.ts': {
+    SPARE_MAX: { crossed: 'the buffer is let go', why: 'Buffers kept for the next frames’ bodies' },
+  },
   'src/wire/qemu-stream/constants.ts': {
     PAGE_NUMBER_LIMIT: { crossed: '`STREAM_FRAME_CORRUPT`' },
     PACKAGED_MAX_BYTES: {
@@ -732,8 +758,8 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/nbd/constants.ts': ['NBD_COALESCE_BYTES'],
   'src/qemu/constants.ts': ['QEMU_CONNECT_RETRY_MS', 'QEMU_WATCH_INTERVAL_MS', 'TCG_TB_SIZE_MIB'],
   'src/qemu/rfb/constants.ts': ['KEY_DELAY_MS'],
-  'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS', 'ADOPT_RETRY_MS'],
-  'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES', 'REPEAT_WINDOW_PAGES'],
+  'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS', 'TEMPLATE_READY_POLL_MS'],
+  'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES', 'PACK_LATER_MIN_BYTES', 'REPEAT_WINDOW_PAGES'],
 };
 
 /** Numbers of formats and protocols, exit codes, identities: patterns of names, by file. */

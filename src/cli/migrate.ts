@@ -7,6 +7,7 @@ import { migrationViewSchema, type Migrate, type MigrationView } from '../site/a
 import type { ApiClient } from '../site/api/client.ts';
 import { action, apiClient, command, withSite, type CliContext, type SiteOptions } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
+import { parseDurationMs } from './kit/duration.ts';
 import { MigrationDisplay, summary } from './kit/migration-display.ts';
 import { failUsage, formatMs, printJson, table } from './kit/output.ts';
 
@@ -15,7 +16,9 @@ interface Options extends SiteOptions {
   scheme: 'hybrid';
   memoryCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   diskCodec?: 'raw' | 'rle' | 'zstd' | 'content';
+  switchBudget?: number;
   cancel?: string;
+  takeBack?: string;
   follow?: string;
   ls?: boolean;
   json?: boolean | string;
@@ -57,8 +60,17 @@ export default function migrate(context: CliContext): Command {
         'how disk blocks travel (default: as the site’s configuration says)',
       ).choices(codecs),
     )
+    .option(
+      '--switch-budget <time>',
+      'switch after about this long (500ms, 2s), whatever of the memory has gone: the rest follows, and the VM waits where it needs it',
+      parseDurationMs,
+    )
     .option('--follow <id>', 'show a migration that is under way, by its id')
     .option('--cancel <id>', 'cancel a migration that has not switched yet')
+    .option(
+      '--take-back <id>',
+      'the target is lost after the switch: the VM goes on here as it was when it was stopped (what it did there is lost)',
+    )
     .option('--ls', 'list the migrations of this site, running and past')
     .option('--json [file]', 'write the migration record as JSON (to stdout without a file)')
     .action(
@@ -66,9 +78,13 @@ export default function migrate(context: CliContext): Command {
         const api = apiClient(options);
         if (options.ls) return list(context, api, options);
         if (options.cancel !== undefined) return cancel(context, api, options.cancel, options);
+        if (options.takeBack !== undefined) return takeBack(context, api, options.takeBack, options);
         if (options.follow !== undefined) return follow(context, api, options.follow, options);
         if (vm === undefined || options.to === undefined) {
-          throw failUsage('USAGE', 'migrate needs a VM and --to SITE (or --follow, --cancel, --ls)');
+          throw failUsage(
+            'USAGE',
+            'migrate needs a VM and --to SITE (or --follow, --cancel, --take-back, --ls)',
+          );
         }
         const body: Migrate = {
           vm,
@@ -76,6 +92,7 @@ export default function migrate(context: CliContext): Command {
           scheme: options.scheme,
           ...(options.memoryCodec ? { memoryCodec: options.memoryCodec } : {}),
           ...(options.diskCodec ? { diskCodec: options.diskCodec } : {}),
+          ...(options.switchBudget === undefined ? {} : { switchBudgetMs: options.switchBudget }),
         };
         const { migrationId } = await api.json('POST', '/migrations', migrationViewSchema, { body });
         return follow(context, api, migrationId, options);
@@ -149,6 +166,17 @@ async function cancel(context: CliContext, api: ApiClient, id: string, options: 
   const view = await api.json('DELETE', `/migrations/${encodeURIComponent(id)}`, migrationViewSchema);
   if (options.json === true) printJson(context.output, view);
   else context.output.out(`${id} ${view.state}: ${view.vmName} goes on at the source\n`);
+  return EXIT_OK;
+}
+
+async function takeBack(context: CliContext, api: ApiClient, id: string, options: Options): Promise<number> {
+  const path = `/migrations/${encodeURIComponent(id)}/take-back`;
+  const view = await api.json('POST', path, migrationViewSchema);
+  if (options.json === true) printJson(context.output, view);
+  else
+    context.output.out(
+      `${view.vmName} goes on here; make sure that it does not run at ${view.peer} any more\n`,
+    );
   return EXIT_OK;
 }
 

@@ -1,7 +1,9 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { TemplateStore } from '../content/templates/store.ts';
 import { adoptMover, MoverPool } from '../migration/mover/spawn.ts';
 import type { SiteConfig } from './config.ts';
+import { sitePaths } from './paths.ts';
 import type { MoverBackend, SiteBackends } from './ports.ts';
 import { diskBackend } from './vm/disk-backend.ts';
 import { imageBackend } from './vm/image-backend.ts';
@@ -24,6 +26,7 @@ export async function realBackends(config: SiteConfig): Promise<SiteBackends & D
   return {
     qemu: qemuBackend(config.accelerator),
     images: await imageBackend(config.imageDir),
+    templates: await TemplateStore.open(sitePaths(config).templatesDir),
     movers,
     disks: diskBackend,
     [Symbol.dispose]: () => movers[Symbol.dispose](),

@@ -1,11 +1,13 @@
 /** A site whose processes are fakes: QEMU, movers, images and disks; everything above them is the real thing. */
 import { randomUUID } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { copyFile, writeFile } from 'node:fs/promises';
 import { pino } from 'pino';
 import { processAlive } from '../../src/base/process.ts';
 import { CloudapError } from '../../src/base/errors.ts';
+import { templateFiles } from '../../src/content/templates/store.ts';
 import type { MoverConfig, MoverStatus } from '../../src/migration/mover/config.ts';
 import type { MoverHandle } from '../../src/migration/mover/handle.ts';
+import { changeOwnership, readOwnership } from '../../src/migration/ownership.ts';
 import type { ProcessIdentity } from '../../src/qemu/process-identity.ts';
 import type { SiteConfig } from '../../src/site/config.ts';
 import { loadConfig } from '../../src/site/config.ts';
@@ -58,6 +60,21 @@ export class FakeQemu implements QemuHandle {
   }
   async resumeAfterFailedMigration(): Promise<void> {
     this.resumed += 1;
+    this.state = 'running';
+  }
+  async saveDevices(file: string): Promise<void> {
+    await writeFile(file, 'devices');
+    this.state = 'postmigrate';
+  }
+  async takeBack(options: { ownershipPath: string; siteId: string; generation: number }): Promise<void> {
+    const { ownershipPath, siteId, generation } = options;
+    const found = await readOwnership(ownershipPath);
+    await changeOwnership(ownershipPath, found, {
+      owner: siteId,
+      generation: generation + 2,
+      state: 'owned',
+      peer: null,
+    });
     this.state = 'running';
   }
   async isIndependent(): Promise<boolean> {
@@ -185,6 +202,20 @@ export class FakeHost {
         },
         find: async (digest) => (digest === this.image.digest ? this.image : undefined),
       },
+      templates: {
+        get: async (reference) => {
+          throw new CloudapError('TEMPLATE_UNKNOWN', reference, '');
+        },
+        find: async () => undefined,
+        list: async () => [],
+        remove: async (reference) => {
+          throw new CloudapError('TEMPLATE_UNKNOWN', reference, '');
+        },
+        newFiles: () => templateFiles('/nowhere'),
+        add: async () => {
+          throw new CloudapError('TEMPLATE_STORE', 'a fake', '');
+        },
+      },
       movers: {
         start: async (config) => {
           await this.beforeMover();
@@ -201,6 +232,7 @@ export class FakeHost {
       },
       disks: {
         createQcow2: (path) => writeFile(path, 'overlay'),
+        copy: copyFile,
         setBacking: async () => {},
         freeBytes: async () => this.freeBytes,
         fileBytes: async () => ({ allocated: 4096, length: 196_616 }),

@@ -8,7 +8,8 @@ import { type Image, ImageStore } from '../../src/content/images/store.ts';
 import { contentOfDisk, loadPageIndex } from '../../src/content/pages/store.ts';
 import { partFolder } from '../../src/content/staging/part.ts';
 import { type LabSite, TwoSites } from '../../src/lab/two-sites.ts';
-import { type PushView, pushViewSchema, statusSchema, vmViewSchema } from '../../src/site/api/messages.ts';
+import { statusSchema, vmViewSchema } from '../../src/site/api/messages.ts';
+import { type PushView, pushViewSchema } from '../../src/site/api/push-messages.ts';
 import { cli } from '../kit/siteProcess.ts';
 import { tempDir, type TempDir } from '../kit/tempdir.ts';
 

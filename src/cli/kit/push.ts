@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { CloudapError, errorCode } from '../../base/errors.ts';
 import { fail } from '../../content/staging/errors.ts';
 import type { ApiClient } from '../../site/api/client.ts';
-import { type Push, type PushView, pushViewSchema } from '../../site/api/messages.ts';
+import { type Push, type PushView, pushViewSchema } from '../../site/api/push-messages.ts';
 import { EXIT_OK } from './constants.ts';
 import type { CliContext } from './context.ts';
 import { formatBytes, formatMs, printJson, table } from './output.ts';

@@ -34,6 +34,8 @@ const READY_TIMEOUT_MS = 90_000;
 /** How long QEMU may take to open its channels before a cancel goes ahead without, and to take note of the last one. */
 const CHANNELS_TIMEOUT_MS = 2_000;
 const CHANNELS_SETTLE_MS = 100;
+/** What emptying the pipe, freeze and resume take: a budgeted switch ends round one so much earlier. */
+const SWITCH_ALLOWANCE_MS = 150;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
 /** Statuses of QEMU's `MIGRATION` event after which nothing follows. */
 const ENDS = ['completed', 'failed', 'cancelled'];
@@ -131,6 +133,7 @@ export class SourceMover implements AsyncDisposable {
         socketPath: config.streamSocket,
         session,
         codec: plainCodec(config.memoryCodec),
+        zstdLevel: config.zstdLevel,
         onTakeover: async (completed) => {
           await this.#offer();
           await this.#disk?.freeze();
@@ -211,6 +214,7 @@ export class SourceMover implements AsyncDisposable {
       signal,
       since,
       memoryBytes: this.#config.vm.memoryMiB * 2 ** 20,
+      roundOneEndsAtMs: this.#roundOneEndsAtMs(),
       ready: this.#targetReady,
       commit: () => this.#offer(),
     });
@@ -222,6 +226,14 @@ export class SourceMover implements AsyncDisposable {
     const resumedAtMs = Math.max(stoppedAtMs, resumed.atMs - (session.stats().clockOffsetMs ?? 0));
     this.#timeline.add('freeze-and-copy', stoppedAtMs, resumedAtMs);
     return { stoppedAtMs, resumedAtMs };
+  }
+
+  /** With a budget for the switch round one gets what draining and freezing leave of it, by `performance.now()`. */
+  #roundOneEndsAtMs(): number | undefined {
+    const { switchBudgetMs, initiatedAtMs } = this.#config;
+    if (switchBudgetMs === undefined) return undefined;
+    const leftMs = initiatedAtMs + switchBudgetMs - SWITCH_ALLOWANCE_MS - Date.now();
+    return performance.now() + Math.max(0, leftMs);
   }
 
   /** Everything that the target still needs, until it is independent; then the record. */

@@ -1,11 +1,9 @@
 import * as z from 'zod';
 import { moverStatusSchema } from '../../migration/mover/config.ts';
-import { artefactKindSchema } from '../../content/staging/artefact.ts';
 import { migrationRecordSchema } from '../../migration/record.ts';
 import { machineSpecSchema } from '../../qemu/machine-spec.ts';
-import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB } from '../constants.ts';
+import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB, SWITCH_BUDGET_MAX_MS } from '../constants.ts';
 import { siteIdSchema, vmNameSchema } from '../ids.ts';
-import { stageStatusSchema } from '../stage/process-config.ts';
 
 /** An error as it crosses the API, with an HTTP status beside it. */
 export const apiErrorSchema = z.object({
@@ -17,18 +15,30 @@ export const apiErrorSchema = z.object({
 export type ApiError = z.infer<typeof apiErrorSchema>;
 
 /** POST /vms */
-export const createVmSchema = z.strictObject({
-  name: vmNameSchema,
-  /** Digest, unique prefix of one, or name of an image in the site's store. */
-  image: z.string().min(1).max(256),
-  memoryMiB: z.int().min(MEMORY_MIN_MIB).max(MEMORY_MAX_MIB).optional(),
-  cpus: z.int().min(1).max(CPUS_MAX).optional(),
-  /** Kernel command line of an image with a kernel; appended to the image's own. */
-  append: z.string().max(2000).optional(),
-  machineType: machineSpecSchema.shape.machineType.optional(),
-  cpuModel: machineSpecSchema.shape.cpuModel.optional(),
-  start: z.boolean().default(false),
-});
+export const createVmSchema = z
+  .strictObject({
+    name: vmNameSchema,
+    /** Digest, unique prefix of one, or name of an image in the site's store. */
+    image: z.string().min(1).max(256).optional(),
+    /** As `image`, of a template: the VM goes on from it at once. Its machine is the template's. */
+    template: z.string().min(1).max(256).optional(),
+    memoryMiB: z.int().min(MEMORY_MIN_MIB).max(MEMORY_MAX_MIB).optional(),
+    cpus: z.int().min(1).max(CPUS_MAX).optional(),
+    /** Kernel command line of an image with a kernel; appended to the image's own. */
+    append: z.string().max(2000).optional(),
+    machineType: machineSpecSchema.shape.machineType.optional(),
+    cpuModel: machineSpecSchema.shape.cpuModel.optional(),
+    start: z.boolean().default(false),
+  })
+  .superRefine(({ image, template, name: _name, start: _start, ...machine }, context) => {
+    if ((image === undefined) === (template === undefined)) {
+      context.addIssue({ code: 'custom', path: ['image'], message: 'give either an image or a template' });
+    }
+    for (const [key, value] of Object.entries(template === undefined ? {} : machine)) {
+      if (value !== undefined)
+        context.addIssue({ code: 'custom', path: [key], message: 'is what the template says' });
+    }
+  });
 export type CreateVm = z.input<typeof createVmSchema>;
 
 /** POST /vms/:vm/stop */
@@ -53,6 +63,8 @@ export const vmViewSchema = z.object({
   ownership: z.enum(['owned', 'offered', 'incoming']),
   image: z.string(),
   imageName: z.string().nullable(),
+  /** Digest of the template that it came from. */
+  template: z.string().nullable(),
   memoryMiB: z.number(),
   cpus: z.number(),
   accelerator: z.string(),
@@ -68,6 +80,8 @@ export const vmViewSchema = z.object({
   /** Unix sockets of the guest's serial ports while the VM runs; the second for guests that have one. */
   serialSocket: z.string().nullable(),
   serial1Socket: z.string().nullable(),
+  /** From the request that made and started it to its running, in ms; in the answer to that request only. */
+  startedMs: z.number().optional(),
 });
 export type VmView = z.infer<typeof vmViewSchema>;
 
@@ -78,6 +92,7 @@ export const migrateSchema = z.strictObject({
   scheme: z.enum(['hybrid']).default('hybrid'),
   memoryCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
   diskCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
+  switchBudgetMs: z.number().int().min(1).max(SWITCH_BUDGET_MAX_MS).optional(),
 });
 export type Migrate = z.input<typeof migrateSchema>;
 
@@ -98,37 +113,6 @@ export const migrationViewSchema = z.object({
   record: migrationRecordSchema.nullable(),
 });
 export type MigrationView = z.infer<typeof migrationViewSchema>;
-
-/** POST /pushes */
-export const pushSchema = z.strictObject({
-  kind: artefactKindSchema,
-  /** Digest, unique prefix of one, or name. */
-  what: z.string().min(1).max(256),
-  to: siteIdSchema,
-});
-export type Push = z.input<typeof pushSchema>;
-
-/** A push of an image or template as this site sees it. */
-export const pushViewSchema = z.object({
-  pushId: z.string(),
-  role: z.enum(['source', 'target']),
-  kind: artefactKindSchema,
-  digest: z.string(),
-  name: z.string(),
-  peer: z.string(),
-  startedAtMs: z.number(),
-  endedAtMs: z.number().nullable(),
-  state: z.enum(['preparing', 'connecting', 'sending', 'verifying', 'completed', 'cancelled', 'failed']),
-  active: z.boolean(),
-  /** The target had it already. */
-  present: z.boolean(),
-  link: stageStatusSchema.shape.link.nullable(),
-  progress: stageStatusSchema
-    .pick({ doneBytes: true, totalBytes: true, resumedBytes: true, wireBytes: true, rateMbit: true })
-    .nullable(),
-  error: apiErrorSchema.nullable(),
-});
-export type PushView = z.infer<typeof pushViewSchema>;
 
 /** GET /sites */
 export const siteViewSchema = z.object({

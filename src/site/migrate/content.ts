@@ -1,4 +1,5 @@
 import { type ContentFile, contentOfDisk } from '../../content/pages/store.ts';
+import { contentOfTemplate } from '../../content/templates/store.ts';
 import type { VmDefinition } from '../vm/definition.ts';
 import type { MigrateContext } from './context.ts';
 
@@ -8,8 +9,13 @@ import type { MigrateContext } from './context.ts';
  */
 export async function contentOfVm(
   context: MigrateContext,
-  vm: Pick<VmDefinition, 'id' | 'image'>,
+  vm: Pick<VmDefinition, 'id' | 'image' | 'template'>,
 ): Promise<ContentFile[]> {
-  const image = await context.backends.images.find(vm.image).catch(() => undefined);
-  return image ? [contentOfDisk(image.diskPath)] : [];
+  const { images, templates } = context.backends;
+  const image = await images.find(vm.image).catch(() => undefined);
+  const template = vm.template === undefined ? undefined : await templates.find(vm.template);
+  return [
+    ...(image ? [contentOfDisk(image.diskPath)] : []),
+    ...(template ? contentOfTemplate(template) : []),
+  ];
 }

@@ -1,6 +1,7 @@
 import type { Artefact, ArtefactKindName } from '../../content/staging/artefact.ts';
 import { fail } from '../../content/staging/errors.ts';
-import type { ApiError, PushView } from '../api/messages.ts';
+import type { ApiError } from '../api/messages.ts';
+import type { PushView } from '../api/push-messages.ts';
 import { Changes } from '../changes.ts';
 import type { StageProcess } from './process.ts';
 import type { StageStatus } from './process-config.ts';

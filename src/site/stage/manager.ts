@@ -4,7 +4,8 @@ import { asCloudapError, CloudapError } from '../../base/errors.ts';
 import { type Artefact, artefactKinds } from '../../content/staging/artefact.ts';
 import { fail } from '../../content/staging/errors.ts';
 import { sweepParts } from '../../content/staging/part.ts';
-import type { ApiError, Push, PushView } from '../api/messages.ts';
+import type { ApiError } from '../api/messages.ts';
+import type { Push, PushView } from '../api/push-messages.ts';
 import {
   ABORT_TIMEOUT_MS,
   EVENT_INTERVAL_MS,

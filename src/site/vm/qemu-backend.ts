@@ -1,10 +1,11 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { endOutgoing } from '../../migration/outgoing.ts';
+import { endOutgoing, takeBack } from '../../migration/outgoing.ts';
 import type { QemuPaths } from '../../qemu/command-line.ts';
 import { describeChain } from '../../qemu/block-chain.ts';
 import { checkMachine } from '../../qemu/probe.ts';
 import { QemuProcess } from '../../qemu/process.ts';
+import { loadDeviceState, saveDeviceState } from '../../qemu/saved-state.ts';
 import type { ProcessIdentity } from '../../qemu/process-identity.ts';
 import { MACHINES_REMEMBERED } from '../constants.ts';
 import type { VmPaths } from '../paths.ts';
@@ -36,7 +37,22 @@ export function qemuBackend(wanted: 'auto' | 'tcg' | 'kvm'): QemuBackend {
   };
 }
 
-function startQemu({ definition, paths, image, incoming }: StartQemu): Promise<QemuProcess> {
+async function startQemu(request: StartQemu): Promise<QemuProcess> {
+  const { paths, template } = request;
+  const qemu = await launchQemu(request);
+  if (!template) return qemu;
+  try {
+    await loadDeviceState(qemu.qmp, { socketPath: paths.stateSocket, filePath: template.devicesPath });
+    await qemu.qmp.cont();
+    return qemu;
+  } catch (error) {
+    await qemu.kill();
+    throw error;
+  }
+}
+
+function launchQemu(request: StartQemu): Promise<QemuProcess> {
+  const { definition, paths, image, incoming, template } = request;
   const base = { path: image.diskPath, format: image.format };
   return QemuProcess.start({
     spec: definition.machine,
@@ -44,6 +60,8 @@ function startQemu({ definition, paths, image, incoming }: StartQemu): Promise<Q
     accelerator: definition.accelerator,
     logPath: paths.qemuLog,
     paths: qemuPaths(paths, image),
+    memoryFile: template ? { path: template.ramPath, shared: false } : request.memoryFile,
+    incoming: template !== undefined,
     disk: incoming
       ? { mode: 'incoming', base, overlay: { socketPath: incoming.nbdSocket }, topPath: paths.top }
       : { mode: 'normal', base, overlayPath: paths.overlay },
@@ -72,6 +90,11 @@ class RealQemu implements QemuHandle {
     this.#qemu = qemu;
     this.#paths = paths;
     this.exited = qemu.exited.then(() => {});
+  }
+
+  /** Where an outgoing migration that lost its mover is led to its end. */
+  get #recoverSocket(): string {
+    return `${dirname(this.#paths.moverQmp)}/recover.sock`;
   }
 
   get identity(): ProcessIdentity {
@@ -108,9 +131,17 @@ class RealQemu implements QemuHandle {
   async resumeAfterFailedMigration(): Promise<void> {
     const { qmp } = this.#qemu;
     // also out of postcopy-paused, which a killed mover leaves and no cancel ends
-    await endOutgoing(qmp, { streamSocket: `${dirname(this.#paths.moverQmp)}/recover.sock` });
+    await endOutgoing(qmp, { streamSocket: this.#recoverSocket });
     const { running } = await qmp.queryStatus();
     if (!running) await qmp.cont();
+  }
+
+  async saveDevices(file: string, signal?: AbortSignal): Promise<void> {
+    await saveDeviceState(this.#qemu.qmp, { socketPath: this.#paths.stateSocket, filePath: file, signal });
+  }
+
+  async takeBack(options: { ownershipPath: string; siteId: string; generation: number }): Promise<void> {
+    await takeBack(this.#qemu.qmp, { streamSocket: this.#recoverSocket, ...options });
   }
 
   async isIndependent(): Promise<boolean> {
