@@ -74,7 +74,7 @@ export class Site {
     };
     this.pushes = new PushManager({
       ...common,
-      stores: artefactStores(config),
+      stores: artefactStores(this.paths),
       prepareTimeoutMs: PREPARE_TIMEOUT_MS,
     });
     this.migrations = new MigrationManager({

@@ -23,6 +23,7 @@ const KIB = 1024;
 
 /** Anything in a folder. */
 const anyKind: ArtefactKind = {
+  folderMode: 0o700,
   parse: (manifest) => manifest as Artefact,
   judge: () => Promise.resolve(),
   content: () => [],
@@ -34,6 +35,7 @@ async function artefactOf(folder: string, files: Readonly<Record<string, Buffer>
     name,
     sha256: createHash('sha256').update(data).digest('hex'),
     fileBytes: data.length,
+    mode: 0o400,
   }));
   for (const [name, data] of Object.entries(files)) await writeFile(join(folder, name), data);
   const digest = createHash('sha256').update(JSON.stringify(listed)).digest('hex');

@@ -6,10 +6,13 @@ import * as z from 'zod';
 import { sleep } from '../../src/base/async.ts';
 import { type Image, ImageStore } from '../../src/content/images/store.ts';
 import { contentOfDisk, loadPageIndex } from '../../src/content/pages/store.ts';
+import { stageImage } from '../../src/content/images/stage.ts';
+import { contentOfTemplate, TemplateStore } from '../../src/content/templates/store.ts';
 import { partFolder } from '../../src/content/staging/part.ts';
 import { type LabSite, TwoSites } from '../../src/lab/two-sites.ts';
 import { statusSchema, vmViewSchema } from '../../src/site/api/messages.ts';
 import { type PushView, pushViewSchema } from '../../src/site/api/push-messages.ts';
+import { builtGuest } from '../content/launcher.ts';
 import { cli } from '../kit/siteProcess.ts';
 import { tempDir, type TempDir } from '../kit/tempdir.ts';
 
@@ -223,20 +226,41 @@ describe('an image is pushed to another site', () => {
     });
   });
 
-  it('and a VM can move to where its image has come', async () => {
+  it('and a VM can move to where its image has come, and start from a template that came after it', async () => {
     const { center, ap } = sites;
-    const run = async (...args: string[]): Promise<void> => {
-      expect(await cli(args, { config: center.config })).toMatchObject({ code: 0 });
+    const run = async (site: LabSite, ...args: string[]): Promise<void> => {
+      expect(await cli(args, { config: site.config })).toMatchObject({ code: 0 });
     };
-    await run('image', 'build', 'ci');
-    await run('vm', 'create', 'desk', '--image', 'ci', '--start');
-    const early = await cli(['migrate', 'desk', '--to', 'ap1'], { config: center.config });
-    expect(early).toMatchObject({ code: 1, stderr: expect.stringContaining('PREPARE_NO_IMAGE') as string });
-    await run('image', 'push', 'ci', '--to', 'ap1');
-    await run('migrate', 'desk', '--to', 'ap1');
-    const arrived = () => ap.api.json('GET', '/vms', z.array(vmViewSchema));
+    await stageImage(await builtGuest('ci'), source);
+    await run(center, 'vm', 'create', 'desk', '--image', 'ci', '--start');
+    await run(center, 'template', 'build', '--image', 'ci', '--name', 'frozen');
+    const refused = async (code: string, ...args: string[]): Promise<void> =>
+      expect(await cli(args, { config: center.config })).toMatchObject({
+        code: 1,
+        stderr: expect.stringContaining(code) as string,
+      });
+    await refused('PREPARE_NO_IMAGE', 'migrate', 'desk', '--to', 'ap1');
+    await refused('STAGE_REQUIRES', 'template', 'push', 'frozen', '--to', 'ap1');
+    await run(center, 'image', 'push', 'ci', '--to', 'ap1');
+    await run(center, 'migrate', 'desk', '--to', 'ap1');
+    await run(center, 'template', 'push', 'frozen', '--to', 'ap1');
+    const templates = async ({ api }: LabSite): Promise<TemplateStore> =>
+      TemplateStore.open((await api.json('GET', '/status', statusSchema)).dataDir + '/templates');
+    const here = await (await templates(center)).get('frozen');
+    const there = await (await templates(ap)).verify('frozen');
+    expect(there.manifest).toEqual(here.manifest);
+    for (const content of contentOfTemplate(there)) await loadPageIndex(content);
+    for (const path of ['', '/overlay.qcow2', '/ram', '/devices'])
+      expect((await stat(there.folder + path)).mode).toBe((await stat(here.folder + path)).mode);
+    await run(ap, 'vm', 'create', 'quick', '--template', 'frozen');
+    const vms = () => ap.api.json('GET', '/vms', z.array(vmViewSchema));
     await expect
-      .poll(arrived, { timeout: 60_000 })
-      .toMatchObject([{ name: 'desk', status: 'running', owner: 'ap1' }]);
+      .poll(vms, { timeout: 60_000 })
+      .toEqual(
+        expect.arrayContaining([
+          expect.objectContaining({ name: 'desk', status: 'running', owner: 'ap1' }),
+          expect.objectContaining({ name: 'quick', status: 'running', owner: 'ap1' }),
+        ]),
+      );
   });
 });

@@ -1,11 +1,12 @@
+import type { Command } from 'commander';
 import * as z from 'zod';
 import { CloudapError, errorCode } from '../../base/errors.ts';
 import { fail } from '../../content/staging/errors.ts';
 import type { ApiClient } from '../../site/api/client.ts';
 import { type Push, type PushView, pushViewSchema } from '../../site/api/push-messages.ts';
+import { action, apiClient, command, withSite, type CliContext, type SiteOptions } from './command.ts';
 import { EXIT_OK } from './constants.ts';
-import type { CliContext } from './context.ts';
-import { formatBytes, formatMs, printJson, table } from './output.ts';
+import { failUsage, formatBytes, formatMs, printJson, table } from './output.ts';
 import { bar, ProgressLine } from './progress.ts';
 
 const WORDS: Readonly<Record<PushView['state'], string>> = {
@@ -18,8 +19,35 @@ const WORDS: Readonly<Record<PushView['state'], string>> = {
   failed: 'failed',
 };
 
+interface Options extends SiteOptions {
+  to?: string;
+  ls?: boolean;
+  json?: boolean;
+}
+
+/** `push` of one kind of artefact. */
+export function pushCommand(
+  context: CliContext,
+  about: { kind: Push['kind']; summary: string; example: string },
+): Command {
+  const { kind, summary, example } = about;
+  return withSite(command('push', summary, example))
+    .argument(`[${kind}]`, `name, digest or beginning of a digest of one of this site`)
+    .option('--to <site>', 'the site to bring it to, as `cloudap site ls` names it')
+    .option('--ls', 'list the pushes of this site, running and past')
+    .action(
+      action(context, async (what: string | undefined, options: Options) => {
+        const api = apiClient(options);
+        if (options.ls) return listPushes(context, api, kind, options);
+        if (what === undefined || options.to === undefined)
+          throw failUsage('USAGE', `${kind} push needs its name and --to SITE (or --ls)`);
+        return push(context, api, { kind, what, to: options.to }, options);
+      }),
+    );
+}
+
 /** Starts a push and shows it until it ends. Ctrl-C cancels it; what has arrived stays, for the next attempt. */
-export async function push(
+async function push(
   context: CliContext,
   api: ApiClient,
   request: Push,
@@ -56,7 +84,7 @@ export async function push(
   return EXIT_OK;
 }
 
-export async function listPushes(
+async function listPushes(
   context: CliContext,
   api: ApiClient,
   kind: PushView['kind'],

@@ -11,5 +11,5 @@ export const PARTS_MAX_AGE_MS = 7 * 24 * 3600 * 1000;
 export const PARTS_MAX = 8;
 /** Disk space that stays free where artefacts arrive: a full site helps nobody. */
 export const STAGE_RESERVE_BYTES = 256 * 1024 * 1024;
-/** How long the target's store may take to take in what has arrived once the source has been told to wait for it. */
+/** How long the end of a push waits until the other side has heard of it. */
 export const STAGE_CLOSE_TIMEOUT_MS = 5_000;

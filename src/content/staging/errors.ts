@@ -15,12 +15,12 @@ export const fail = errorCatalogue({
   },
   STAGE_SOURCE: {
     summary: 'a file of what is to be pushed cannot be read at the source',
-    remedy: '`cloudap image verify` at the source tells more.',
+    remedy: '`cloudap image verify` (or `template verify`) at the source tells more.',
   },
   STAGE_DAMAGED: {
     summary: 'a file arrived whole and does not have the checksum that its manifest says',
     remedy:
-      'It was thrown away. The source’s copy is damaged: `cloudap image verify` there, and add it again.',
+      'It was thrown away. The source’s copy is damaged: `cloudap image verify` (or `template verify`) there, and make it again.',
   },
   STAGE_NO_SPACE: {
     summary: 'the target has no space for it',
@@ -38,6 +38,10 @@ export const fail = errorCatalogue({
   STAGE_PRESENT_DAMAGED: {
     summary: 'the target has this and it is damaged',
     remedy: 'Remove its folder there (the message names it), then push again.',
+  },
+  STAGE_REQUIRES: {
+    summary: 'the target lacks what this is based on',
+    remedy: 'Push the base image first: `cloudap image push`; the message has its digest.',
   },
   STAGE_TOO_MANY: {
     summary: 'too many pushes are under way',

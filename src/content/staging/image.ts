@@ -5,6 +5,9 @@ import { contentOfDisk } from '../pages/store.ts';
 import type { Artefact, ArtefactKind } from './artefact.ts';
 import { fail } from './errors.ts';
 
+/** An image's files are read-only, for everybody. */
+const READ = 0o444;
+
 function diskName(manifest: ImageManifest): string {
   return `disk.${manifest.disk.format}`;
 }
@@ -15,6 +18,8 @@ function parsed({ manifest }: Artefact): ImageManifest {
 
 /** Base images (content/images). */
 export const imageKind: ArtefactKind = {
+  folderMode: 0o755,
+
   parse(value) {
     const result = manifestSchema.safeParse(value);
     if (!result.success) throw fail('STAGE_MANIFEST', result.error.issues[0]?.message ?? '');
@@ -27,9 +32,9 @@ export const imageKind: ArtefactKind = {
       manifest,
       files: [
         // small ones first: what is wrong with them shows early
-        ...(kernel ? [{ name: 'kernel', ...kernel }] : []),
-        ...(initrd ? [{ name: 'initrd', ...initrd }] : []),
-        { name: diskName(manifest), sha256: disk.sha256, fileBytes: disk.fileBytes },
+        ...(kernel ? [{ name: 'kernel', mode: READ, ...kernel }] : []),
+        ...(initrd ? [{ name: 'initrd', mode: READ, ...initrd }] : []),
+        { name: diskName(manifest), sha256: disk.sha256, fileBytes: disk.fileBytes, mode: READ },
       ],
     };
   },

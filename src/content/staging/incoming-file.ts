@@ -7,7 +7,7 @@ import { asStageError, freeBytesAt, type Part } from './part.ts';
 
 const PIECE_BYTES = 1024 * 1024;
 /** Zeros within what arrives are left out of the file in pieces of this size: its holes stay holes. */
-const HOLE_BYTES = 64 * 1024;
+const HOLE_BYTES = 4096;
 const zeros = Buffer.alloc(PIECE_BYTES);
 
 /** One file of a part while it arrives: written in order, hashed on the way, made durable from time to time. */
@@ -31,8 +31,8 @@ export class IncomingFile implements AsyncDisposable {
     try {
       const offset = Math.min(await part.offsetOf(file.name), file.fileBytes);
       // an attempt that ended while it came into the store has left it read-only
-      await chmod(path, 0o644).catch(() => {});
-      const handle = await open(path, offset > 0 ? 'r+' : 'w+', 0o644);
+      await chmod(path, 0o600).catch(() => {});
+      const handle = await open(path, offset > 0 ? 'r+' : 'w+', 0o600);
       const incoming = new IncomingFile(part, file, handle);
       try {
         await handle.truncate(offset);

@@ -40,7 +40,7 @@ export class Part {
   static async open(store: string, artefact: Artefact): Promise<Part> {
     const folder = partFolder(store, artefact.digest);
     try {
-      await mkdir(folder, { recursive: true, mode: 0o755 });
+      await mkdir(folder, { recursive: true, mode: 0o700 });
       await own(folder);
       return new Part(store, artefact, folder, await readJournal(folder));
     } catch (cause) {
@@ -77,14 +77,15 @@ export class Part {
    * All files are verified: the folder becomes the artefact in the store, whole or not at all. One that has come there
    * meanwhile is the same.
    */
-  async publish(): Promise<void> {
+  async publish(folderMode: number): Promise<void> {
     const manifest = this.pathOf('manifest.json');
     await rm(manifest, { force: true });
     await writeDurably(manifest, `${JSON.stringify(this.#artefact.manifest, null, 2)}\n`);
-    for (const name of ['manifest.json', ...this.#artefact.files.map((file) => file.name)])
-      await chmod(this.pathOf(name), 0o444);
+    await chmod(manifest, 0o444);
+    for (const { name, mode } of this.#artefact.files) await chmod(this.pathOf(name), mode);
     await rm(this.pathOf(JOURNAL), { force: true });
     await rm(this.pathOf(OWNER), { force: true });
+    await chmod(this.folder, folderMode);
     try {
       await rename(this.folder, join(this.#store, this.#artefact.digest));
     } catch (error) {

@@ -67,7 +67,7 @@ export class StageReceiver extends StageEnd {
         await makePageIndex(content, { signal }).catch(() => signal.throwIfAborted());
       }
       signal.throwIfAborted();
-      await part.publish();
+      await part.publish(this.#kind.folderMode);
     } finally {
       await part.release();
     }

@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { imageDigest } from '../../content/images/manifest.ts';
+import { templateDigest } from '../../content/templates/manifest.ts';
+import { parseMachineSpec } from '../../qemu/machine-spec.ts';
 import { failSite } from '../errors.ts';
 import { sitePaths } from '../paths.ts';
 import { PUSHES_MAX } from '../constants.ts';
@@ -104,6 +106,7 @@ beforeEach(async () => {
         get: (name) => Promise.resolve({ folder, manifest: manifestOf(name) }),
         has: (digest) => Promise.resolve(present.has(digest)),
       },
+      template: { folder, get: () => Promise.reject(new Error('none')), has: () => Promise.resolve(false) },
     },
     prepareTimeoutMs: 1000,
     startProcess: (config) => {
@@ -132,6 +135,38 @@ function request(name: string, change: Partial<StagePrepare> = {}): StagePrepare
     sourceDials: true,
     linkLossTimeoutMs: 1000,
     ...change,
+  };
+}
+
+/** A template of an image. */
+function templateOf(image: string) {
+  const file = { sha256: 'b'.repeat(64), fileBytes: 4096 };
+  const content = {
+    version: 1 as const,
+    image,
+    machine: parseMachineSpec({
+      machineType: 'pc-i440fx-7.2',
+      cpuModel: 'qemu64',
+      cpus: 1,
+      memoryMiB: 128,
+      diskBytes: MIB,
+      display: 'none',
+      serialPorts: 1,
+      uuid: '4a1f2c6e-7d0b-4c55-9d8e-2f3f6f0a9b10',
+    }),
+    accelerator: 'tcg' as const,
+    qemuVersion: '7.2.22',
+    overlay: file,
+    ram: file,
+    devices: file,
+  };
+  const { uuid: _, ...machine } = content.machine;
+  const described = { ...content, machine };
+  return {
+    ...described,
+    digest: templateDigest(described),
+    name: 'desk',
+    createdAt: new Date(0).toISOString(),
   };
 }
 
@@ -216,6 +251,17 @@ describe('a push into a site', () => {
     expect(processes).toEqual([]);
     // holes need no space
     await expect(refused({ ...huge, allocatedBytes: 4096 })).resolves.toMatchObject({ present: false });
+  });
+
+  it('needs what it is based on', async () => {
+    const { digest } = manifestOf('base');
+    const pushed = request('', { kind: 'template', manifest: templateOf(digest) });
+    await expect(pushes.prepare('there', pushed)).rejects.toMatchObject({
+      code: 'STAGE_REQUIRES',
+      fields: { kind: 'image', digest },
+    });
+    present.add(digest);
+    expect(await pushes.prepare('there', pushed)).toMatchObject({ present: false });
   });
 
   it('begins its process, is one of its kind, and is replaced when its source begins anew', async () => {

@@ -118,6 +118,9 @@ export class PushManager {
     if (old && old.info.peer !== caller) throw fail('STAGE_BUSY', `${artefact.name} from ${old.info.peer}`);
     old?.cancel(fail('STAGE_CANCELLED', 'pushed anew'));
     await old?.ended;
+    const { requires } = artefact;
+    if (requires && !(await stores[requires.kind].has(requires.digest)))
+      throw fail('STAGE_REQUIRES', `${requires.kind} ${requires.digest}`, { fields: { ...requires } });
     await sweepParts(stores[kind].folder);
     await checkSpace(stores[kind].folder, artefact, request.allocatedBytes);
     if (this.#entries.has(pushId)) throw fail('STAGE_PROTOCOL', `${pushId} again`);

@@ -2,11 +2,12 @@ import { access, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errorCode } from '../../base/errors.ts';
 import { ImageStore } from '../../content/images/store.ts';
+import { TemplateStore } from '../../content/templates/store.ts';
 import { type Artefact, type ArtefactKindName, totalBytes } from '../../content/staging/artefact.ts';
 import { STAGE_RESERVE_BYTES } from '../../content/staging/constants.ts';
 import { fail } from '../../content/staging/errors.ts';
 import { freeBytesAt, partBytes } from '../../content/staging/part.ts';
-import type { SiteConfig } from '../config.ts';
+import type { SitePaths } from '../paths.ts';
 
 /** Where a site keeps artefacts of one kind. */
 export interface ArtefactStore {
@@ -19,8 +20,8 @@ export interface ArtefactStore {
 
 export type ArtefactStores = Readonly<Record<ArtefactKindName, ArtefactStore>>;
 
-export function artefactStores(config: Pick<SiteConfig, 'imageDir'>): ArtefactStores {
-  return { image: imageStore(config.imageDir) };
+export function artefactStores({ imageDir, templatesDir }: SitePaths): ArtefactStores {
+  return { image: imageStore(imageDir), template: templateStore(templatesDir) };
 }
 
 function imageStore(folder: string): ArtefactStore {
@@ -34,6 +35,22 @@ function imageStore(folder: string): ArtefactStore {
         return true;
       } catch (cause) {
         if (errorCode(cause) === 'IMAGE_UNKNOWN') return false;
+        throw fail('STAGE_PRESENT_DAMAGED', join(folder, digest), { cause });
+      }
+    },
+  };
+}
+
+function templateStore(folder: string): ArtefactStore {
+  return {
+    folder,
+    get: async (reference) => (await TemplateStore.open(folder)).get(reference),
+    has: async (digest) => {
+      try {
+        await (await TemplateStore.open(folder)).get(digest);
+        return true;
+      } catch (cause) {
+        if (errorCode(cause) === 'TEMPLATE_UNKNOWN') return false;
         throw fail('STAGE_PRESENT_DAMAGED', join(folder, digest), { cause });
       }
     },
