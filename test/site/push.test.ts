@@ -1,4 +1,5 @@
 import { randomFillSync } from 'node:crypto';
+import { once } from 'node:events';
 import { access, open, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -13,7 +14,7 @@ import { type LabSite, TwoSites } from '../../src/lab/two-sites.ts';
 import { statusSchema, vmViewSchema } from '../../src/site/api/messages.ts';
 import { type PushView, pushViewSchema } from '../../src/site/api/push-messages.ts';
 import { builtGuest } from '../content/launcher.ts';
-import { cli } from '../kit/siteProcess.ts';
+import { cli, startCli } from '../kit/siteProcess.ts';
 import { tempDir, type TempDir } from '../kit/tempdir.ts';
 
 const MIB = 2 ** 20;
@@ -209,7 +210,24 @@ describe('an image is pushed to another site', () => {
     await expectThere(image);
   });
 
-  it('by the command line, with Ctrl-C left to it', async () => {
+  it('until Ctrl-C at its command line', async () => {
+    const image = await newImage('interrupted');
+    const command = startCli(['image', 'push', 'interrupted', '--to', 'ap1'], sites.center.config);
+    const exit = once(command, 'exit');
+    const pushes = () => sites.center.api.json('GET', '/pushes', z.array(pushViewSchema));
+    let push: PushView | undefined;
+    while (!push && command.exitCode === null)
+      push = (await pushes()).find((view) => view.digest === image.manifest.digest);
+    if (!push) throw new Error('the command ended');
+    await follow(push, halfway);
+    command.kill('SIGINT');
+    expect(await exit).toEqual([130, null]);
+    expect((await pushes())[0]).toMatchObject({ state: 'cancelled' });
+    await targetEnds(push.pushId);
+    await access(partFolder(target.folder, image.manifest.digest));
+  });
+
+  it('by the command line', async () => {
     await newImage('cli');
     const { config } = sites.center;
     const pushed = await cli(['image', 'push', 'cli', '--to', 'ap1'], { config });

@@ -81,5 +81,5 @@ process.on('disconnect', () => {
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => {});
 
 process.exitCode = await run(await ordered.promise);
-process.disconnect?.();
+if (process.connected) process.disconnect();
 process.exit();
