@@ -81,6 +81,7 @@ export class Site {
       ...common,
       backends,
       vms: this.vms,
+      onActivity: () => this.pushes.pause(this.migrations.hasActive),
       closing: this.#closing.signal,
       timeouts: {
         sourceMoverMs: SOURCE_MOVER_TIMEOUT_MS,

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate as tick } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { errorCode } from '../../src/base/errors.ts';
 import { run } from '../../src/base/process.ts';
@@ -126,6 +127,31 @@ describe('a push', () => {
     expect(down.log.filter(({ lane }) => lane === 'urgent')).toEqual([]);
     expect(down.log.length).toBe(1 + 4 + 2);
     expect((await stat(join(dir.file('store'), artefact.digest, 'holes'))).blocks).toBe(0);
+  });
+
+  it('sends nothing while a migration is under way at either site', async () => {
+    await using dir = await tempDir();
+    for (const where of ['sender', 'receiver'] as const) {
+      const artefact = await artefactOf(dir.file(where), { one: content(3072 * KIB, seeded(8)) });
+      const tried = attempt(artefact, dir.file(where), dir.file('store'), never);
+      let data = 0;
+      const deliver = tried.receiver.handle.bind(tried.receiver);
+      tried.down.connect(async (type, payload) => {
+        if (type === STAGE_DATA && ++data === 3) tried[where].pause(true);
+        await deliver(type, payload);
+      });
+      while (!tried.sender.progress().paused) await tick();
+      await tried.down.drained('bulk');
+      for (let i = 0; i < 50; i++) await tick();
+      await tried.down.drained('bulk');
+      const before = data;
+      expect(before).toBeLessThan(9);
+      for (let i = 0; i < 100; i++) await tick();
+      expect(data).toBe(before);
+      tried[where].pause(false);
+      await Promise.all([tried.sent, tried.received]);
+      expect(tried.sender.progress().paused).toBe(false);
+    }
   });
 
   it('ends with a code whatever the source sends, and goes on soundly from what is there', async () => {

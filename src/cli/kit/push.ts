@@ -116,7 +116,8 @@ function fraction({ progress, state }: PushView): number {
 
 function progressText(view: PushView): string {
   const { progress } = view;
-  const state = view.link === 'cut' ? 'link is cut' : WORDS[view.state];
+  const held = progress?.paused ? 'waits for a migration' : undefined;
+  const state = view.link === 'cut' ? 'link is cut' : (held ?? WORDS[view.state]);
   if (!progress) return `${view.name}: ${state}`;
   const rate = progress.rateMbit === null ? '' : ` ${progress.rateMbit.toFixed(0)} Mbit/s`;
   const bytes = `${formatBytes(progress.doneBytes)} of ${formatBytes(progress.totalBytes)}`;

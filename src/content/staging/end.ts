@@ -14,6 +14,8 @@ export interface StageProgress {
   readonly totalBytes: number;
   /** Of these, bytes that the target had when the push began. */
   readonly resumedBytes: number;
+  /** A migration is under way: it has the link to itself until it has ended. */
+  readonly paused: boolean;
 }
 
 /** What both ends of a push share: the link, what the other end says, and how it ends. */
@@ -25,7 +27,7 @@ export abstract class StageEnd {
   protected progressNow: StageProgress;
 
   constructor(totalBytes: number) {
-    this.progressNow = { state: 'connecting', doneBytes: 0, totalBytes, resumedBytes: 0 };
+    this.progressNow = { state: 'connecting', doneBytes: 0, totalBytes, resumedBytes: 0, paused: false };
   }
 
   progress(): StageProgress {
@@ -51,6 +53,8 @@ export abstract class StageEnd {
     }
   }
 
+  /** Holds the push while a migration is under way at this site: two bulk lanes would share the link, and its queue. */
+  abstract pause(paused: boolean): void;
   protected abstract handleData(type: number, payload: Buffer): void | Promise<void>;
   protected abstract handleControl(message: StageControl): void;
   protected abstract work(signal: AbortSignal): Promise<void>;

@@ -12,6 +12,8 @@ const controlSchema = z.discriminatedUnion('kind', [
     file: z.int().min(0).max(ARTEFACT_FILES_MAX),
     offsetBytes: z.int().nonnegative(),
   }),
+  /** Target: a migration is under way here, or no longer; it has the link to itself. */
+  z.object({ kind: z.literal('pause'), paused: z.boolean() }),
   /** Target: every file is here and sound, and is being taken into the store. */
   z.object({ kind: z.literal('verifying') }),
   z.object({ kind: z.literal('done') }),

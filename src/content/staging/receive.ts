@@ -31,6 +31,13 @@ export class StageReceiver extends StageEnd {
     this.#store = store;
   }
 
+  pause(paused: boolean): void {
+    if (paused === this.progressNow.paused) return;
+    this.progressNow = { ...this.progressNow, paused };
+    // before that it is told when the work begins
+    if (this.progressNow.state !== 'connecting') void this.tell({ kind: 'pause', paused }).catch(() => {});
+  }
+
   protected handleControl(): void {
     throw fail('STAGE_PROTOCOL', 'a control message at the target');
   }
@@ -55,6 +62,8 @@ export class StageReceiver extends StageEnd {
   }
 
   protected async work(signal: AbortSignal): Promise<void> {
+    this.progressNow = { ...this.progressNow, state: 'sending' };
+    if (this.progressNow.paused) await this.tell({ kind: 'pause', paused: true });
     const part = await Part.open(this.#store, this.#artefact);
     try {
       for (const [number, file] of this.#artefact.files.entries())

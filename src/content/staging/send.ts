@@ -16,6 +16,9 @@ export class StageSender extends StageEnd {
   readonly #artefact: Artefact;
   readonly #folder: string;
   readonly #inbox: StageControl[] = [];
+  /** Who has a migration under way. */
+  readonly #paused = { here: false, there: false };
+  #resume: PromiseWithResolvers<void> | undefined;
   #arrived = Promise.withResolvers<void>();
 
   constructor(artefact: Artefact, folder: string) {
@@ -28,7 +31,23 @@ export class StageSender extends StageEnd {
     throw fail('STAGE_PROTOCOL', `message type ${type} at the source`);
   }
 
+  pause(paused: boolean): void {
+    this.#setPaused('here', paused);
+  }
+
+  #setPaused(where: 'here' | 'there', paused: boolean): void {
+    this.#paused[where] = paused;
+    const now = this.#paused.here || this.#paused.there;
+    this.progressNow = { ...this.progressNow, paused: now };
+    if (now) this.#resume ??= Promise.withResolvers();
+    else {
+      this.#resume?.resolve();
+      this.#resume = undefined;
+    }
+  }
+
   protected handleControl(message: StageControl): void {
+    if (message.kind === 'pause') return this.#setPaused('there', message.paused);
     this.#inbox.push(message);
     this.#arrived.resolve();
   }
@@ -90,7 +109,7 @@ export class StageSender extends StageEnd {
   ): Promise<void> {
     let zeros = 0;
     for (let offset = from; offset < file.fileBytes; ) {
-      signal.throwIfAborted();
+      await abortable(this.#resume?.promise ?? Promise.resolve(), signal);
       const data = await readPart(handle, file, offset);
       if (data.compare(ZEROS, 0, data.length) === 0) zeros += data.length;
       else {

@@ -29,7 +29,14 @@ export const pushViewSchema = z.object({
   present: z.boolean(),
   link: stageStatusSchema.shape.link.nullable(),
   progress: stageStatusSchema
-    .pick({ doneBytes: true, totalBytes: true, resumedBytes: true, wireBytes: true, rateMbit: true })
+    .pick({
+      doneBytes: true,
+      totalBytes: true,
+      resumedBytes: true,
+      wireBytes: true,
+      rateMbit: true,
+      paused: true,
+    })
     .nullable(),
   error: apiErrorSchema.nullable(),
 });

@@ -50,7 +50,9 @@ export class MigrationManager {
     // what has ended is in its files; those that need attention stay
     void entry.ended.then(() => {
       if (!entry.kept) this.#entries.delete(entry.id);
+      this.#context.onActivity?.();
     });
+    this.#context.onActivity?.();
     return entry;
   }
 

@@ -95,6 +95,7 @@ export class PushEntry {
             resumedBytes: status.resumedBytes,
             wireBytes: status.wireBytes,
             rateMbit: status.rateMbit,
+            paused: status.paused,
           }
         : null,
       error: this.#outcome?.error ?? null,

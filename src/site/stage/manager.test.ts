@@ -34,6 +34,7 @@ class FakeProcess implements StageProcess {
   readonly ended: Promise<StageStatus | undefined>;
   readonly config: StageConfig;
   cancelled = false;
+  paused: boolean | undefined;
   readonly end: (status: StageStatus | undefined) => void;
 
   constructor(config: StageConfig) {
@@ -46,6 +47,10 @@ class FakeProcess implements StageProcess {
   cancel(): void {
     this.cancelled = true;
     this.end(status('cancelled', 'STAGE_CANCELLED'));
+  }
+
+  pause(paused: boolean): void {
+    this.paused = paused;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -62,6 +67,7 @@ function status(state: StageStatus['state'], code?: string): StageStatus {
     resumedBytes: 0,
     wireBytes: 6,
     rateMbit: 1,
+    paused: false,
     link: 'open',
     error,
   };
@@ -223,6 +229,20 @@ describe('pushes of a site', () => {
     expect(await pushes.abort('there', { pushId: told.pushId, error })).toEqual({ aborted: true });
     expect(pushes.get(told.pushId)).toMatchObject({ state: 'failed', error: { code: 'STAGE_NO_SPACE' } });
     expect(calls.filter(({ method }) => method === 'stage.abort')).toHaveLength(1);
+  });
+
+  it('wait while a migration is under way', async () => {
+    await push('one');
+    await expect.poll(() => processes.length).toBe(1);
+    expect(processes[0]?.config.paused).toBe(false);
+    pushes.pause(true);
+    pushes.pause(true);
+    expect(processes[0]?.paused).toBe(true);
+    await push('two');
+    await expect.poll(() => processes.length).toBe(2);
+    expect(processes[1]?.config.paused).toBe(true);
+    pushes.pause(false);
+    expect(processes.map(({ paused }) => paused)).toEqual([false, false]);
   });
 
   it('are not more than so many', async () => {

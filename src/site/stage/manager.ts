@@ -48,6 +48,7 @@ export class PushManager {
   readonly #context: StageContext;
   readonly #entries = new Map<string, PushEntry>();
   #closing = false;
+  #paused = false;
 
   constructor(context: StageContext) {
     this.#context = context;
@@ -161,6 +162,13 @@ export class PushManager {
     for (const { folder } of Object.values(stores)) await sweepParts(folder);
   }
 
+  /** While a migration is under way at this site nothing is sent from here or to here: it has the link to itself. */
+  pause(paused: boolean): void {
+    if (paused === this.#paused) return;
+    this.#paused = paused;
+    for (const entry of this.#entries.values()) if (entry.active) entry.process?.pause(paused);
+  }
+
   /** The agent ends, and its pushes with it. */
   async close(): Promise<void> {
     this.#closing = true;
@@ -255,6 +263,7 @@ export class PushManager {
       kind,
       manifest: artefact.manifest,
       folder,
+      paused: this.#paused,
     };
     const child = startProcess(stage, (status) => entry.update(status));
     entry.attach(child);

@@ -15,6 +15,8 @@ export const stageConfigSchema = z.object({
   manifest: z.unknown(),
   /** Source: the folder of the artefact. Target: the store, in which it will be one. */
   folder: z.string(),
+  /** A migration is under way at this site: see the order `pause`. */
+  paused: z.boolean(),
 });
 export type StageConfig = z.infer<typeof stageConfigSchema>;
 
@@ -22,6 +24,8 @@ export type StageConfig = z.infer<typeof stageConfigSchema>;
 export const stageOrderSchema = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('run'), config: stageConfigSchema }),
   z.object({ kind: z.literal('cancel') }),
+  /** Nothing is sent while a migration is under way here. */
+  z.object({ kind: z.literal('pause'), paused: z.boolean() }),
 ]);
 export type StageOrder = z.infer<typeof stageOrderSchema>;
 
@@ -32,6 +36,7 @@ export const stageStatusSchema = z.object({
   totalBytes: z.number(),
   /** Of these, bytes that the target had when the push began. */
   resumedBytes: z.number(),
+  paused: z.boolean(),
   /** On the wire, both directions, frames included. */
   wireBytes: z.number(),
   rateMbit: z.number().nullable(),

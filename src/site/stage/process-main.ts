@@ -14,6 +14,7 @@ import { STAGE_STATUS_INTERVAL_MS } from '../constants.ts';
 import { type StageConfig, stageOrderSchema, type StageStatus } from './process-config.ts';
 
 const cancelled = new AbortController();
+let pause: (paused: boolean) => void = () => {};
 
 function send(status: StageStatus): void {
   if (process.connected) process.send?.(status);
@@ -26,6 +27,8 @@ async function run(config: StageConfig): Promise<number> {
     config.role === 'source'
       ? new StageSender(artefact, config.folder)
       : new StageReceiver(kind, artefact, config.folder);
+  end.pause(config.paused);
+  pause = (paused) => end.pause(paused);
   const session = await openLink({ ...config, migrationId: config.pushId }, (type, payload) =>
     end.handle(type, payload),
   );
@@ -70,6 +73,7 @@ const ordered = Promise.withResolvers<StageConfig>();
 process.on('message', (message) => {
   const order = stageOrderSchema.parse(message);
   if (order.kind === 'run') ordered.resolve(order.config);
+  else if (order.kind === 'pause') pause(order.paused);
   else cancelled.abort(fail('STAGE_CANCELLED'));
 });
 // the agent has ended, however

@@ -18,6 +18,7 @@ export interface StageProcess extends AsyncDisposable {
   /** Resolves when it has opened its end of the link; also when it has ended. */
   readonly ready: Promise<void>;
   cancel(): void;
+  pause(paused: boolean): void;
 }
 
 export type StartStageProcess = (
@@ -67,6 +68,10 @@ class Child implements StageProcess {
 
   cancel(): void {
     this.#order({ kind: 'cancel' });
+  }
+
+  pause(paused: boolean): void {
+    this.#order({ kind: 'pause', paused });
   }
 
   #order(order: StageOrder): void {

@@ -9,6 +9,7 @@
  *                                             the target compares its SHA-256; a mismatch after a resumption: want from 0
  *                    <-- urgent --  CONTROL verifying, done               the artefact is in the target's store
  *     CONTROL failed <-- either -->           {error}
+ *                    <-- urgent --  CONTROL pause {paused}     while a migration needs the link
  *
  * CONTROL is JSON (content/staging/messages.ts). The others, big endian:
  *
