@@ -11,6 +11,7 @@ import { parseLinkSpec } from '../link/link-spec.ts';
 import { DemoVm } from './demo/steps.ts';
 import { action, command, type CliContext } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
+import { parseDurationMs } from './kit/duration.ts';
 import { defaultCacheDir } from './kit/image-store.ts';
 import { withInterrupt } from './kit/interrupt.ts';
 import { MigrationDisplay, summary } from './kit/migration-display.ts';
@@ -18,7 +19,7 @@ import { formatMs } from './kit/output.ts';
 import { bar, ProgressLine } from './kit/progress.ts';
 
 const SITE_MEMORY_MIB = 2048;
-const codecs = ['raw', 'rle', 'zstd'];
+const codecs = ['raw', 'rle', 'zstd', 'content'];
 
 interface Options {
   guest: 'abiword' | 'ci';
@@ -26,6 +27,7 @@ interface Options {
   link: string;
   memoryCodec?: string;
   diskCodec?: string;
+  switchBudget?: number;
   json?: string;
   keep?: boolean;
 }
@@ -53,14 +55,14 @@ export default function demo(context: CliContext): Command {
         .default('hybrid'),
     )
     .option('--link <spec>', 'the emulated WAN: rate=, rtt=, jitter=', 'rate=100mbit,rtt=10ms')
-    .addOption(
-      new Option('--memory-codec <codec>', 'how pages travel (rle: the paper’s)').choices([
-        ...codecs,
-        'content',
-      ]),
-    )
+    .addOption(new Option('--memory-codec <codec>', 'how pages travel (rle: the paper’s)').choices(codecs))
     .addOption(
       new Option('--disk-codec <codec>', 'how disk blocks travel (rle: the paper’s)').choices(codecs),
+    )
+    .option(
+      '--switch-budget <time>',
+      'switch after about this long (500ms, 2s); see `cloudap migrate --help`',
+      parseDurationMs,
     )
     .option('--json <file>', 'write the migration record (docs/METRICS.md) to this file')
     .option('--keep', 'leave both sites running until Ctrl-C')
@@ -101,6 +103,7 @@ async function runDemo(context: CliContext, options: Options, signal: AbortSigna
           scheme: options.scheme,
           ...(options.memoryCodec ? { memoryCodec: options.memoryCodec } : {}),
           ...(options.diskCodec ? { diskCodec: options.diskCodec } : {}),
+          ...(options.switchBudget === undefined ? {} : { switchBudgetMs: options.switchBudget }),
         },
         (next) => display.show(next),
       )

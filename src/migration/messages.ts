@@ -12,8 +12,9 @@ import {
  *
  *   source                                   target
  *     | HELLO --------------------------------> |  (urgent)  same migration, VM, generation?
- *     | <-------------------------------- READY |            QEMU listens, NBD is served
+ *     | <----------------------------- ACCEPTED |            what it has of what may be referred to
  *     | STREAM (memory, round one) ===========> |  (bulk)
+ *     | <-------------------------------- READY |            QEMU listens, NBD is served: the source may switch
  *     | <------------------------------- RETURN |            QEMU's return path
  *     | <--------------- CONTENT_MISSING, DECODED |          pages referred to that are damaged there; frames done with
  *     | CONTENT_BYTES ------------------------> |  (urgent)  those pages
@@ -36,7 +37,7 @@ export const MESSAGE_CONTENT_BYTES = 36;
 export const MESSAGE_DECODED = 37;
 
 /** Version of everything movers exchange, disk and stream frames included. */
-export const MOVER_PROTOCOL_VERSION = 2;
+export const MOVER_PROTOCOL_VERSION = 3;
 
 export const migrationFail = errorCatalogue({
   MOVER_PROTOCOL: {
@@ -101,7 +102,14 @@ export const targetFiguresSchema = z.object({
   overlayBytes: count,
   diskBytes: count,
   diskRawBytes: count,
-  blocks: z.object({ sizeBytes: count, total: count, pushed: count, pulled: count, skipped: count }),
+  blocks: z.object({
+    sizeBytes: count,
+    total: count,
+    pushed: count,
+    pulled: count,
+    skipped: count,
+    referenced: count,
+  }),
   pullLatencyMs: z.object({
     count,
     p50: z.number().nullable(),
@@ -117,7 +125,7 @@ export const targetFiguresSchema = z.object({
 export type TargetFigures = z.infer<typeof targetFiguresSchema>;
 
 /**
- * In `hello` what the source could refer to, in `ready` what of it the target has too, in the same order: digests of page
+ * In `hello` what the source could refer to, in `accepted` what of it the target has too, in the same order: digests of page
  * indexes (content/pages). `repeatPages` is how many sent pages both ends keep to be repeated: the smaller of the two.
  */
 const contentShape = {
@@ -139,7 +147,8 @@ export const controlSchema = z.discriminatedUnion('kind', [
     preempt: z.boolean(),
     ...contentShape,
   }),
-  z.object({ kind: z.literal('ready'), ...contentShape }),
+  z.object({ kind: z.literal('accepted'), ...contentShape }),
+  z.object({ kind: z.literal('ready') }),
   z.object({ kind: z.literal('resumed'), atMs: z.number() }),
   z.object({ kind: z.literal('independent'), figures: targetFiguresSchema }),
   z.object({ kind: z.literal('released') }),

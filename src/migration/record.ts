@@ -45,6 +45,8 @@ export const migrationRecordSchema = z.object({
   totalTimeMs: ms.nullable(),
   /** True where QEMU had so little left that it completed as pre-copy, with no post-copied page. */
   completedAsPrecopy: z.boolean(),
+  /** What the switch might take, if it was asked for; `pages.faulted` is what that cost. */
+  switchBudgetMs: ms.nullable().default(null),
   bytes: z.object({ memory: count, disk: count, device: count, control: count, total: count }),
   /** What the same would have been without our encoding. */
   rawBytes: z.object({ memory: count, disk: count, device: count }),
@@ -61,7 +63,15 @@ export const migrationRecordSchema = z.object({
     postCopied: count,
     faulted: count,
   }),
-  blocks: z.object({ sizeBytes: count, total: count, pushed: count, pulled: count, skipped: count }),
+  /** `referenced`: of those pushed and pulled the ones that came as references to content of the target. */
+  blocks: z.object({
+    sizeBytes: count,
+    total: count,
+    pushed: count,
+    pulled: count,
+    skipped: count,
+    referenced: count.default(0),
+  }),
   pullLatencyMs: z.object({ count, p50: ms.nullable(), p99: ms.nullable(), max: ms.nullable() }),
   /** Offsets from initiatedAtMs. */
   phases: z.array(z.object({ name: z.string(), startMs: ms, endMs: ms })),

@@ -77,6 +77,7 @@ export class FakeMover implements MoverHandle {
   readonly exited: Promise<MoverStatus | undefined>;
   status: MoverStatus;
   cancelled: string | undefined;
+  qemuIsUp = false;
   killed = false;
   /** Set to let `cancel` fail as after the switch. */
   tooLate = false;
@@ -111,6 +112,9 @@ export class FakeMover implements MoverHandle {
   finish(change?: Partial<MoverStatus>): void {
     if (change) this.tell(change);
     this.#resolve(this.status);
+  }
+  async qemuStarted(): Promise<void> {
+    this.qemuIsUp = true;
   }
   async takeBack(): Promise<void> {}
   async cancel(reason: string): Promise<void> {

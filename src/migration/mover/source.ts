@@ -6,7 +6,7 @@ import { QemuMonitor } from '../../qemu/monitor.ts';
 import { loadOrMakePageIndexes } from '../../content/pages/background.ts';
 import { PageLookup } from '../../content/pages/lookup.ts';
 import type { PageIndex } from '../../content/pages/page-index.ts';
-import { codecIds } from '../../wire/codec.ts';
+import { codecIds, type CodecName } from '../../wire/codec.ts';
 import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
 import { DiskSource } from '../disk/source.ts';
 import { MemorySource } from '../memory/source.ts';
@@ -24,14 +24,18 @@ import type { MigrationRecord } from '../record.ts';
 import { mayPreempt, setCapabilities, startRoundOne, switchOver } from '../schemes/hybrid.ts';
 import { isBeforeSwitch } from '../state.ts';
 import { buildRecord, Timeline } from './build-record.ts';
-import type { SourceMoverConfig } from './config.ts';
+import type { Codec, SourceMoverConfig } from './config.ts';
 import type { MoverContext } from './context.ts';
 import { MoverPeer, qemuOr } from './peer.ts';
 
-const READY_TIMEOUT_MS = 60_000;
+const ACCEPT_TIMEOUT_MS = 60_000;
+/** How long the target's QEMU may take to start. */
+const READY_TIMEOUT_MS = 90_000;
 /** How long QEMU may take to open its channels before a cancel goes ahead without, and to take note of the last one. */
 const CHANNELS_TIMEOUT_MS = 2_000;
 const CHANNELS_SETTLE_MS = 100;
+/** What emptying the pipe, freeze and resume take: a budgeted switch ends round one so much earlier. */
+const SWITCH_ALLOWANCE_MS = 150;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
 /** Statuses of QEMU's `MIGRATION` event after which nothing follows. */
 const ENDS = ['completed', 'failed', 'cancelled'];
@@ -39,6 +43,11 @@ const ENDS = ['completed', 'failed', 'cancelled'];
 async function flushFile(path: string): Promise<void> {
   await using file = await open(path, 'r');
   await file.datasync();
+}
+
+/** What packs the bytes that cannot be referred to. */
+function plainCodec(codec: Codec): CodecName {
+  return codec === 'content' ? 'zstd' : codec;
 }
 
 /** The controller of a migration: drives it from the source, from the first contact to the record. */
@@ -54,6 +63,8 @@ export class SourceMover implements AsyncDisposable {
   #preempt = false;
   /** QEMU has been told to migrate. */
   #migrating = false;
+  /** The target's QEMU listens. */
+  #targetReady: Promise<void> = Promise.resolve();
   #offered: Promise<void> | undefined;
   /** QEMU has ended its part in order; rejects where it failed. */
   #qemuCompleted: Promise<void> | undefined;
@@ -66,7 +77,6 @@ export class SourceMover implements AsyncDisposable {
       this.#dispatch(type, payload, lane),
     );
     this.#timeline = new Timeline(config.initiatedAtMs);
-    this.#timeline.add('prepare', config.initiatedAtMs, config.preparedAtMs);
   }
 
   async run(): Promise<void> {
@@ -108,7 +118,7 @@ export class SourceMover implements AsyncDisposable {
     this.#stack.use(await this.#peer.open(this.#config));
   }
 
-  /** Meets the other mover, and both make their QEMU ready. */
+  /** Meets the other mover, which is there once its site has said yes. Its QEMU may still be starting. */
   async #connect(session: LinkSession): Promise<void> {
     const config = this.#config;
     const { signal } = this.#peer;
@@ -122,7 +132,7 @@ export class SourceMover implements AsyncDisposable {
       new MemorySource({
         socketPath: config.streamSocket,
         session,
-        codec: config.memoryCodec === 'content' ? 'zstd' : config.memoryCodec,
+        codec: plainCodec(config.memoryCodec),
         onTakeover: async (completed) => {
           await this.#offer();
           await this.#disk?.freeze();
@@ -133,7 +143,11 @@ export class SourceMover implements AsyncDisposable {
     this.#memory = memory;
     await memory.listen();
     this.#disk = this.#stack.use(
-      await DiskSource.open({ path: config.overlayPath, link: session, codec: codecIds[config.diskCodec] }),
+      await DiskSource.open({
+        path: config.overlayPath,
+        link: session,
+        codec: codecIds[plainCodec(config.diskCodec)],
+      }),
     );
     this.#context.setProgress(() => this.#progress());
     const preempt = config.preempt && (await mayPreempt(qmp));
@@ -151,19 +165,25 @@ export class SourceMover implements AsyncDisposable {
       content: indexes.map(({ digest }) => digest),
       repeatPages: config.memoryCodec === 'content' ? REPEAT_WINDOW_PAGES : 0,
     });
-    const ready = await this.#peer.inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal });
-    const { content: agreed = [], repeatPages = 0 } = ready;
+    const accepted = await this.#peer.inbox.take('accepted', { timeoutMs: ACCEPT_TIMEOUT_MS, signal });
+    const { content: agreed = [], repeatPages = 0 } = accepted;
     const common = agreed.flatMap((digest) => indexes.find((index) => index.digest === digest) ?? []);
     if (common.length !== agreed.length) throw migrationFail('MOVER_PROTOCOL', 'content not offered');
-    if (config.memoryCodec === 'content')
-      memory.useContent(common.length > 0 ? new PageLookup(common) : undefined, repeatPages);
-    this.#timeline.add('connect', config.preparedAtMs, Date.now());
+    const lookup = common.length > 0 ? new PageLookup(common) : undefined;
+    if (config.memoryCodec === 'content') memory.useContent(lookup, repeatPages);
+    if (config.diskCodec === 'content') this.#disk.useContent(lookup);
+    const acceptedAtMs = Date.now();
+    this.#timeline.add('prepare', config.initiatedAtMs, acceptedAtMs);
+    this.#targetReady = this.#peer.inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal }).then(() => {
+      this.#timeline.add('target start', acceptedAtMs, Date.now());
+    });
+    this.#targetReady.catch((error: unknown) => this.#peer.giveUp(error));
   }
 
   /** The indexes of the files whose pages may be referred to. What is wrong with them costs bandwidth only. */
   async #loadContent(): Promise<readonly PageIndex[]> {
-    const { memoryCodec, content } = this.#config;
-    if (memoryCodec !== 'content') return [];
+    const { memoryCodec, diskCodec, content } = this.#config;
+    if (memoryCodec !== 'content' && diskCodec !== 'content') return [];
     const loaded = await loadOrMakePageIndexes(content ?? [], (err, file) =>
       this.#context.log.warn({ err, file: file.path }, 'content'),
     );
@@ -193,6 +213,8 @@ export class SourceMover implements AsyncDisposable {
       signal,
       since,
       memoryBytes: this.#config.vm.memoryMiB * 2 ** 20,
+      roundOneEndsAtMs: this.#roundOneEndsAtMs(),
+      ready: this.#targetReady,
       commit: () => this.#offer(),
     });
     this.#timeline.add('memory pre-copy', precopyAtMs, roundOneEndMs);
@@ -203,6 +225,14 @@ export class SourceMover implements AsyncDisposable {
     const resumedAtMs = Math.max(stoppedAtMs, resumed.atMs - (session.stats().clockOffsetMs ?? 0));
     this.#timeline.add('freeze-and-copy', stoppedAtMs, resumedAtMs);
     return { stoppedAtMs, resumedAtMs };
+  }
+
+  /** With a budget for the switch round one gets what draining and freezing leave of it, by `performance.now()`. */
+  #roundOneEndsAtMs(): number | undefined {
+    const { switchBudgetMs, initiatedAtMs } = this.#config;
+    if (switchBudgetMs === undefined) return undefined;
+    const leftMs = initiatedAtMs + switchBudgetMs - SWITCH_ALLOWANCE_MS - Date.now();
+    return performance.now() + Math.max(0, leftMs);
   }
 
   /** Everything that the target still needs, until it is independent; then the record. */
@@ -248,6 +278,7 @@ export class SourceMover implements AsyncDisposable {
     this.#offered ??= (async () => {
       const { siteId, peerSiteId, vm, ownershipPath, overlayPath } = this.#config;
       const { session } = this.#parts();
+      await this.#targetReady;
       // what the page cache holds of the overlay goes to the disk now and not while the VM stands still
       await flushFile(overlayPath);
       if (session.state !== 'open') throw migrationFail('MOVER_PEER_FAILED', 'the link is cut');

@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { moverStatusSchema } from '../../migration/mover/config.ts';
 import { migrationRecordSchema } from '../../migration/record.ts';
 import { machineSpecSchema } from '../../qemu/machine-spec.ts';
-import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB } from '../constants.ts';
+import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB, SWITCH_BUDGET_MAX_MS } from '../constants.ts';
 import { siteIdSchema, vmNameSchema } from '../ids.ts';
 
 /** An error as it crosses the API, with an HTTP status beside it. */
@@ -91,7 +91,8 @@ export const migrateSchema = z.strictObject({
   to: siteIdSchema,
   scheme: z.enum(['hybrid']).default('hybrid'),
   memoryCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
-  diskCodec: z.enum(['raw', 'rle', 'zstd']).optional(),
+  diskCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
+  switchBudgetMs: z.number().int().min(1).max(SWITCH_BUDGET_MAX_MS).optional(),
 });
 export type Migrate = z.input<typeof migrateSchema>;
 
