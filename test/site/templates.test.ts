@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { sleep } from '../../src/base/async.ts';
 import { processAlive } from '../../src/base/process.ts';
-import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
+import type { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import { ImageStore } from '../../src/content/images/store.ts';
 import { stageImage } from '../../src/content/images/stage.ts';
 import { stageTemplate } from '../../src/content/templates/stage.ts';
