@@ -1,8 +1,8 @@
 import { writeFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import { tempDir } from '../../test/kit/tempdir.ts';
-import { createVmSchema, migrateSchema } from './api/messages.ts';
 import { buildTemplateSchema } from './api/template-messages.ts';
+import { createVmSchema, migrateSchema } from './api/messages.ts';
 import { loadConfig, parseConfig } from './config.ts';
 import {
   CONFIG_MAX_BYTES,
@@ -57,10 +57,10 @@ test.each([
   expect([least - 1, least, most, most + 1].map(taken)).toEqual([false, true, true, false]);
 });
 
-test('a guest is frozen within an hour', () => {
-  const taken = (afterS: number): boolean =>
-    buildTemplateSchema.safeParse({ name: 'desk', image: 'ci', afterS }).success;
-  expect([-1, 0, TEMPLATE_AFTER_MAX_S, TEMPLATE_AFTER_MAX_S + 1].map(taken)).toEqual([
+test('the budget of a switch', () => {
+  const taken = (switchBudgetMs: number): boolean =>
+    migrateSchema.safeParse({ vm: 'desk', to: 'ap1', switchBudgetMs }).success;
+  expect([0, 1, SWITCH_BUDGET_MAX_MS, SWITCH_BUDGET_MAX_MS + 1].map(taken)).toEqual([
     false,
     true,
     true,
@@ -68,10 +68,10 @@ test('a guest is frozen within an hour', () => {
   ]);
 });
 
-test('the budget of a switch', () => {
-  const taken = (switchBudgetMs: number): boolean =>
-    migrateSchema.safeParse({ vm: 'desk', to: 'ap1', switchBudgetMs }).success;
-  expect([0, 1, SWITCH_BUDGET_MAX_MS, SWITCH_BUDGET_MAX_MS + 1].map(taken)).toEqual([
+test('a guest is frozen within an hour', () => {
+  const taken = (afterS: number): boolean =>
+    buildTemplateSchema.safeParse({ name: 'desk', image: 'ci', afterS }).success;
+  expect([-1, 0, TEMPLATE_AFTER_MAX_S, TEMPLATE_AFTER_MAX_S + 1].map(taken)).toEqual([
     false,
     true,
     true,
