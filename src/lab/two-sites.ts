@@ -7,14 +7,11 @@ import { stageImage } from '../content/images/stage.ts';
 import { type Image, ImageStore } from '../content/images/store.ts';
 import { stageTemplate } from '../content/templates/stage.ts';
 import { TemplateStore } from '../content/templates/store.ts';
-import { stageTemplate } from '../content/templates/stage.ts';
-import { type Template, TemplateStore } from '../content/templates/store.ts';
 import type { LinkSpec } from '../link/link-spec.ts';
 import { ApiClient } from '../site/api/client.ts';
 import { siteViewSchema, statusSchema } from '../site/api/messages.ts';
 import { buildViewSchema } from '../site/api/template-messages.ts';
 import { loadConfig } from '../site/config.ts';
-import { sitePaths } from '../site/paths.ts';
 import { sitePaths } from '../site/paths.ts';
 import { addSite, initSite } from '../site/setup/init.ts';
 import { LabChild } from './child.ts';
@@ -121,17 +118,6 @@ export class TwoSites implements AsyncDisposable {
     const [here, there] = stores as [TemplateStore, TemplateStore];
     await stageTemplate(await here.get(last.template), there);
     return last.template;
-  }
-
-  /** Has a template of the center, by its name or digest, at the CloudAP too. @throws TEMPLATE_UNKNOWN */
-  async stageTemplate(reference: string): Promise<Template> {
-    const [from, to] = await Promise.all(
-      [this.center, this.ap].map(async ({ api }) => {
-        const site = await api.json('GET', '/status', statusSchema);
-        return TemplateStore.open(sitePaths(site).templatesDir);
-      }),
-    );
-    return stageTemplate(await (from as TemplateStore).get(reference), to as TemplateStore);
   }
 
   /** `cut`, `restore`, `drop`, `rate 50`, `stats`: see link/emulator-main.ts. */
