@@ -63,6 +63,8 @@ export const migrationRecordSchema = z.object({
     postCopied: count,
     faulted: count,
   }),
+  /** Levels of zstd at which round one was compressed, 0 for not at all; null where nothing was. */
+  codecLevel: z.object({ min: count, max: count, last: count }).nullable().default(null),
   /** `referenced`: of those pushed and pulled the ones that came as references to content of the target. */
   blocks: z.object({
     sizeBytes: count,

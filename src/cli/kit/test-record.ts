@@ -36,6 +36,7 @@ export function exampleRecord(): MigrationRecord {
     bytes: { memory: 18 * MIB, disk: MIB, device: MIB / 2, control: MIB / 2, total: 20 * MIB },
     rawBytes: { memory: 200 * MIB, disk: 2 * MIB, device: MIB },
     pages: { zero: 5, sent: 6, referenced: 0, repeated: 0, resent: 0, postCopied: 7, faulted: 8 },
+    codecLevel: { min: 1, max: 6, last: 6 },
     blocks: { sizeBytes: 4096, total: 6, pushed: 1, pulled: 2, skipped: 3, referenced: 0 },
     pullLatencyMs: { count: 2, p50: 11, p99: 12, max: 12 },
     phases: [
