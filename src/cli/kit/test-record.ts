@@ -34,7 +34,16 @@ export function exampleRecord(): MigrationRecord {
     completedAsPrecopy: false,
     bytes: { memory: 18 * MIB, disk: MIB, device: MIB / 2, control: MIB / 2, total: 20 * MIB },
     rawBytes: { memory: 200 * MIB, disk: 2 * MIB, device: MIB },
-    pages: { zero: 5, sent: 6, referenced: 0, repeated: 0, resent: 0, postCopied: 7, faulted: 8 },
+    pages: {
+      zero: 5,
+      sent: 6,
+      referenced: 0,
+      fromResidue: 0,
+      repeated: 0,
+      resent: 0,
+      postCopied: 7,
+      faulted: 8,
+    },
     blocks: { sizeBytes: 4096, total: 6, pushed: 1, pulled: 2, skipped: 3 },
     pullLatencyMs: { count: 2, p50: 11, p99: 12, max: 12 },
     phases: [

@@ -7,6 +7,7 @@ import * as disk from '../../wire/disk/index.ts';
 import { MAX_SOURCE_PULLS, PULL_WORKERS } from './constants.ts';
 import { fail } from './errors.ts';
 import { readMetadataRuns, readRunOf } from './layout.ts';
+import { type DiskNotes, noteSectors } from './noted.ts';
 import { Phase } from './phase.ts';
 import type { DiskSourceOptions, DiskSourceStats, FreezeReport } from './types.ts';
 
@@ -27,7 +28,8 @@ export class DiskSource implements AsyncDisposable {
   readonly complete: Promise<void>;
   readonly #completed = Promise.withResolvers<void>();
   readonly #ready = Promise.withResolvers<void>();
-  readonly #options: Required<Omit<DiskSourceOptions, 'signal'>>;
+  readonly #options: Required<Omit<DiskSourceOptions, 'signal' | 'notes'>>;
+  readonly #notes: DiskNotes | undefined;
   readonly #file: FileHandle;
   readonly #stop = new AbortController();
   readonly #phase = new Phase<SourcePhase>(
@@ -55,7 +57,8 @@ export class DiskSource implements AsyncDisposable {
   #ended = false;
 
   private constructor(options: DiskSourceOptions, file: FileHandle) {
-    const { signal, ...rest } = options;
+    const { signal, notes, ...rest } = options;
+    this.#notes = notes;
     this.#options = { disk: 0, codec: CODEC_RLE, format: 'qcow2', ...rest };
     this.#file = file;
     this.complete = this.#completed.promise;
@@ -227,6 +230,7 @@ export class DiskSource implements AsyncDisposable {
 
   #sendData(lane: Lane, type: number, pull: number, run: Run, data: Buffer, codec: CodecId): Promise<void> {
     this.#bytes.raw += data.length;
+    noteSectors(this.#notes?.[lane], data);
     return this.#send(lane, type, disk.encodeData(this.#disk, pull, run, data, codec));
   }
 

@@ -6,6 +6,7 @@ import { MAX_PULL_SECTORS_IN_FLIGHT, MAX_READ_BYTES, REPLAY_SLACK_BYTES } from '
 import { fail } from './errors.ts';
 import { LatencyHistogram } from './histogram.ts';
 import { LocalFile } from './local-file.ts';
+import { type DiskNotes, noteSectors } from './noted.ts';
 import { Phase } from './phase.ts';
 import { PullTable } from './pull-table.ts';
 import { ReplayQueue } from './replay.ts';
@@ -28,6 +29,7 @@ export class DiskTarget implements AsyncDisposable {
   readonly #frozen = Promise.withResolvers<void>();
   readonly #completed = Promise.withResolvers<void>();
   readonly #disk: number;
+  readonly #notes: DiskNotes | undefined;
   readonly #link: DiskLink;
   readonly #now: () => number;
   readonly #file: LocalFile;
@@ -59,6 +61,7 @@ export class DiskTarget implements AsyncDisposable {
     this.sizeBytes = options.announcedSizeBytes;
     this.#disk = options.disk ?? 0;
     this.#link = options.link;
+    this.#notes = options.notes;
     this.#now = options.now ?? (() => performance.now());
     this.#file = file;
     this.#pulls = new PullTable((frame) => this.#post(disk.DISK_PULL, disk.encodePull(this.#disk, frame)));
@@ -249,7 +252,7 @@ export class DiskTarget implements AsyncDisposable {
     const frame = disk.decodeData(message, this.#freeze.fileSizeBytes, disk.MAX_METADATA_EXTENT_BYTES);
     this.#blocks.announce(frame.run, this.#freeze.metadataSectors);
     return this.#enqueue(true, message.length, () => {
-      const data = this.#verifier.unpack(frame, message.length, this.#freeze.fileSizeBytes);
+      const data = this.#unpack(frame, message.length, 'urgent');
       if (data !== 'bad') {
         if (data) this.#file.writeNow(data, frame.run.first * disk.SECTOR_BYTES);
         this.#blocks.land(frame.run, 'metadata');
@@ -320,9 +323,17 @@ export class DiskTarget implements AsyncDisposable {
     });
   }
 
+  /** Jobs of one lane go in the order in which they came: what is noted here stands in the order of sending. */
+  #unpack(frame: disk.DataFrame, messageBytes: number, lane: Lane): Buffer | undefined | 'bad' {
+    const data = this.#verifier.unpack(frame, messageBytes, this.#freeze.fileSizeBytes);
+    if (data === 'bad') this.#notes?.lost('sectors that arrived damaged');
+    else if (data) noteSectors(this.#notes?.[lane], data);
+    return data;
+  }
+
   /** Writes what is still missing of a frame's sectors, then clears their bits: each sector lands once. */
   async #land(frame: disk.DataFrame, kind: 'pushed' | 'pulled', messageBytes: number): Promise<void> {
-    const data = this.#verifier.unpack(frame, messageBytes, this.#freeze.fileSizeBytes);
+    const data = this.#unpack(frame, messageBytes, kind === 'pushed' ? 'bulk' : 'urgent');
     const wanted = this.#blocks.wanted(frame.run, (sector) => this.#pulls.has(sector));
     if (data === 'bad') {
       for (const run of wanted) {

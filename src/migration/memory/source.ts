@@ -18,6 +18,7 @@ import {
   MESSAGE_STREAM_END,
   migrationFail,
 } from '../messages.ts';
+import { type ChannelResidue, ruleOf } from './residue.ts';
 import { RetainedContent } from './retained.ts';
 import { StreamTail } from './stream-tail.ts';
 
@@ -59,6 +60,8 @@ export interface MemorySourceStats {
   /** Pages that travelled as a reference to the target's content, and as a repeat of a page sent before. */
   pagesReferenced: number;
   pagesDuplicate: number;
+  /** Of the references: those to residue. */
+  pagesFromResidue: number;
   /** Of the references: those that the target asked to be sent after all. */
   pagesResent: number;
   /** Pages that the target's QEMU asked for. */
@@ -169,11 +172,11 @@ export class MemorySource implements AsyncDisposable {
 
   /**
    * Before QEMU connects: pages that the target has are referred to, and on the main channel pages that were sent before
-   * are repeated. The other channel carries single pages that are waited for: there it is not worth the memory.
+   * are repeated; what travels is noted. The other channel carries single pages that are waited for: there it is not worth the memory.
    */
-  useContent(content: ContentLookup | undefined, repeatPages: number): void {
-    this.#channels[0].encoder.useContent(content, repeatPages);
-    this.#channels[1].encoder.useContent(content, 0);
+  useContent(content: ContentLookup | undefined, repeatPages: number, residue?: ChannelResidue): void {
+    for (const { index, encoder } of this.#channels)
+      encoder.useContent(content, index === 0 ? repeatPages : 0, ruleOf(residue, index));
   }
 
   /** The target lacks content that frames referred to: it gets the bytes. @throws MOVER_PROTOCOL */
@@ -245,6 +248,7 @@ export class MemorySource implements AsyncDisposable {
       pagesSent: this.#sum((stats) => stats.pagesData - stats.pagesReferenced - stats.pagesDuplicate),
       pagesReferenced: this.#sum(({ pagesReferenced }) => pagesReferenced),
       pagesDuplicate: this.#sum(({ pagesDuplicate }) => pagesDuplicate),
+      pagesFromResidue: this.#sum(({ pagesFromResidue }) => pagesFromResidue),
       pagesResent: this.#pagesResent,
       pagesFaulted: this.#returnPath.stats().pagesRequested,
       completedAsPrecopy: this.#tail !== undefined,

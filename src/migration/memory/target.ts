@@ -5,6 +5,7 @@ import type { Lane } from '../../link/types.ts';
 import { StreamDecoder } from '../../wire/qemu-stream/decoder.ts';
 import { decodeStreamEnd, decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
 import { References } from './references.ts';
+import { type ChannelResidue, ruleOf } from './residue.ts';
 
 /** Messages of one channel that may wait for an earlier one on the other lane. */
 export const MAX_REORDERED_MESSAGES = 4096;
@@ -22,6 +23,8 @@ export interface MemoryTargetOptions {
   references?: References;
   /** Pages that the main channel keeps to be repeated, as agreed with the source. Default: none. */
   repeatPages?: number;
+  /** What is noted of the pages that come; the source notes the same. */
+  residue?: ChannelResidue;
 }
 
 interface Waiting {
@@ -153,6 +156,7 @@ export class MemoryTarget implements AsyncDisposable {
             repeatPages: mode === 'main' ? (this.#options.repeatPages ?? 0) : 0,
             // `#feed` has QEMU take a frame's bytes before it decodes the next
             reuseOutput: true,
+            residue: ruleOf(this.#options.residue, mode === 'main' ? 0 : 1),
           }),
           next: 0,
           end: undefined,
