@@ -27,6 +27,8 @@ const remedies: Readonly<Record<string, string>> = {
   'migration.memoryCodec': 'Write raw, rle, zstd or content',
   'migration.diskCodec': 'Write raw, rle or zstd',
   'migration.linkLossTimeoutMs': 'Write milliseconds between 1000 and 600000',
+  residue: 'Leave it out, or write `residue: {maxMiB: 4096}`',
+  'residue.maxMiB': 'Write how much disk space residue may take, such as `maxMiB: 4096`; 0 keeps none',
 };
 
 /** Every documented key. */

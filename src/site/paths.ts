@@ -80,6 +80,7 @@ export function sitePaths(config: { dataDir: string; runtimeDir: string; imageDi
     imageDir,
     vmsDir: join(dataDir, 'vms'),
     migrationsDir: join(dataDir, 'migrations'),
+    residueDir: join(dataDir, 'residue'),
     apiSocket: join(runtimeDir, 'api.sock'),
     /** The gateway splices route NAME to `<linkDir>/NAME.sock`. */
     linkDir: join(runtimeDir, 'link'),

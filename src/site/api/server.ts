@@ -29,6 +29,7 @@ export function apiServer(site: Site): FastifyInstance {
   siteRoutes(server, site);
   vmRoutes(server, site);
   migrationRoutes(server, site);
+  residueRoutes(server, site);
   return server;
 }
 
@@ -99,6 +100,17 @@ function migrationRoutes(server: FastifyInstance, site: Site): void {
     const stream = Readable.from(lines());
     stream.on('error', () => {});
     return reply.type('application/x-ndjson').send(stream);
+  });
+}
+
+function residueRoutes(server: FastifyInstance, site: Site): void {
+  server.get('/residue', () => site.residue.list());
+  server.delete('/residue/:vm', async (request) => {
+    const { vm } = check(vmParams, request.params, 'path');
+    const all = await site.residue.list();
+    const id = all.find(({ vmId, vmName }) => vmId === vm || vmName === vm)?.vmId ?? vm;
+    await site.residue.remove(id);
+    return { id, removed: true };
   });
 }
 
