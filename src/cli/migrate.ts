@@ -14,14 +14,14 @@ interface Options extends SiteOptions {
   to?: string;
   scheme: 'hybrid';
   memoryCodec?: 'raw' | 'rle' | 'zstd' | 'content';
-  diskCodec?: 'raw' | 'rle' | 'zstd';
+  diskCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   cancel?: string;
   follow?: string;
   ls?: boolean;
   json?: boolean | string;
 }
 
-const codecs = ['raw', 'rle', 'zstd'];
+const codecs = ['raw', 'rle', 'zstd', 'content'];
 
 export default function migrate(context: CliContext): Command {
   const cmd = withSite(
@@ -49,7 +49,7 @@ export default function migrate(context: CliContext): Command {
       new Option(
         '--memory-codec <codec>',
         'how pages travel (default: as the site’s configuration says)',
-      ).choices([...codecs, 'content']),
+      ).choices(codecs),
     )
     .addOption(
       new Option(

@@ -102,7 +102,14 @@ export const targetFiguresSchema = z.object({
   overlayBytes: count,
   diskBytes: count,
   diskRawBytes: count,
-  blocks: z.object({ sizeBytes: count, total: count, pushed: count, pulled: count, skipped: count }),
+  blocks: z.object({
+    sizeBytes: count,
+    total: count,
+    pushed: count,
+    pulled: count,
+    skipped: count,
+    referenced: count,
+  }),
   pullLatencyMs: z.object({
     count,
     p50: z.number().nullable(),

@@ -62,7 +62,15 @@ export const migrationRecordSchema = z.object({
     postCopied: count,
     faulted: count,
   }),
-  blocks: z.object({ sizeBytes: count, total: count, pushed: count, pulled: count, skipped: count }),
+  /** `referenced`: of those pushed and pulled the ones that came as references to content of the target. */
+  blocks: z.object({
+    sizeBytes: count,
+    total: count,
+    pushed: count,
+    pulled: count,
+    skipped: count,
+    referenced: count.default(0),
+  }),
   pullLatencyMs: z.object({ count, p50: ms.nullable(), p99: ms.nullable(), max: ms.nullable() }),
   /** Offsets from initiatedAtMs. */
   phases: z.array(z.object({ name: z.string(), startMs: ms, endMs: ms })),

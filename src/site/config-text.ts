@@ -25,7 +25,7 @@ const remedies: Readonly<Record<string, string>> = {
   accelerator: 'Write auto, tcg or kvm',
   migration: 'Leave it out, or see docs/SITE.md',
   'migration.memoryCodec': 'Write raw, rle, zstd or content',
-  'migration.diskCodec': 'Write raw, rle or zstd',
+  'migration.diskCodec': 'Write raw, rle, zstd or content',
   'migration.linkLossTimeoutMs': 'Write milliseconds between 1000 and 600000',
   residue: 'Leave it out, or write `residue: {maxMiB: 4096}`',
   'residue.maxMiB': 'Write how much disk space residue may take, such as `maxMiB: 4096`; 0 keeps none',

@@ -39,7 +39,7 @@ describe('configuration of a site', () => {
       capacity: { memoryMiB: 4096, vms: 16 },
       link: { listen: { host: '0.0.0.0', port: 7411 }, dial: [{ site: 'center' }] },
       tls: { ca: '/etc/cloudap/ca.pem' },
-      migration: { memoryCodec: 'content', diskCodec: 'rle', linkLossTimeoutMs: 10_000 },
+      migration: { memoryCodec: 'content', diskCodec: 'content', linkLossTimeoutMs: 10_000 },
     });
     expect(config.runtimeDir).toMatch(/^\/(run\/cloudap|tmp|.*cloudap)/);
     expect(parseConfig(good, '/etc/cloudap/site.yaml').runtimeDir).toBe(config.runtimeDir);

@@ -21,8 +21,7 @@ const address = z.string().transform((text, context): Address => {
 });
 
 const path = z.string().min(1);
-const codec = z.enum(['raw', 'rle', 'zstd']);
-const memoryCodec = z.enum(['raw', 'rle', 'zstd', 'content']);
+const codec = z.enum(['raw', 'rle', 'zstd', 'content']);
 
 const residue = { maxMiB: 4096 };
 
@@ -64,11 +63,11 @@ export const siteFileSchema = z
     accelerator: z.enum(['auto', 'tcg', 'kvm']).default('auto'),
     migration: z
       .strictObject({
-        memoryCodec: memoryCodec.default('content'),
-        diskCodec: codec.default('rle'),
+        memoryCodec: codec.default('content'),
+        diskCodec: codec.default('content'),
         linkLossTimeoutMs: z.int().min(1000).max(600_000).default(10_000),
       })
-      .default({ memoryCodec: 'content', diskCodec: 'rle', linkLossTimeoutMs: 10_000 }),
+      .default({ memoryCodec: 'content', diskCodec: 'content', linkLossTimeoutMs: 10_000 }),
     residue: z
       .strictObject({ maxMiB: z.int().min(0).max(RESIDUE_MAX_MIB).default(residue.maxMiB) })
       .default(residue),

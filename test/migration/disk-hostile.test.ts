@@ -95,7 +95,9 @@ describe('a hostile or confused peer', () => {
   it('may send any garbage of any type, and is refused with a code', async () => {
     await using folder = await tempFolder();
     await using pair = await started(folder.path);
-    const plausible = fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from([1, 0, ...bytes]));
+    const plausible = fc
+      .uint8Array({ maxLength: 40 })
+      .map((bytes) => Buffer.from([disk.DISK_VERSION, 0, ...bytes]));
     const garbage = fc.oneof(
       plausible,
       fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes)),

@@ -99,9 +99,7 @@ async function bootAndMove(
 
 async function migrate(lab: TwoSites, codec: string, signal: AbortSignal): Promise<MigrationView> {
   const { api } = lab.center;
-  // content that the target has is known for memory only
-  const diskCodec = codec === 'content' ? 'zstd' : codec;
-  const body = { vm: VM, to: lab.ap.id, memoryCodec: codec, diskCodec };
+  const body = { vm: VM, to: lab.ap.id, memoryCodec: codec, diskCodec: codec };
   let last = await api.json('POST', '/migrations', migrationViewSchema, { body, signal });
   const id = last.migrationId;
   const cancel = (): void => void api.json('DELETE', `/migrations/${id}`, z.unknown()).catch(() => {});

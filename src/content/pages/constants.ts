@@ -15,3 +15,5 @@ export const SOURCES_MAX = 8;
 export const PROBES_MAX = 64;
 /** Piece in which files are read to be indexed. */
 export const READ_CHUNK_BYTES = 1024 * 1024;
+/** Requests given to the thread that reads pages: one that it works on, and one so that it need not wait for the next. */
+export const READS_AHEAD = 2;

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { type CloudapError } from '../../base/errors.ts';
 import { type ContentWarning, makePageIndexInBackground } from './background.ts';
-import { PAGE_BYTES } from './constants.ts';
+import { PAGE_BYTES, READS_AHEAD } from './constants.ts';
 import { fail } from './errors.ts';
 import type { ContentFile } from './store.ts';
 
@@ -43,6 +43,9 @@ export class ContentReader implements AsyncDisposable {
   readonly #reads = new Map<number, { count: number; resolve: (read: PagesRead) => void }>();
   readonly #entries: ReadonlyMap<string, number>;
   #digests: readonly string[];
+  readonly #waiting = { urgent: [] as ReadRequest[], bulk: [] as ReadRequest[] };
+  /** Requests that the thread has not answered. */
+  #given = 0;
   #next = 0;
   #dead = false;
 
@@ -57,6 +60,8 @@ export class ContentReader implements AsyncDisposable {
         .get(answer.id)
         ?.resolve({ bodies: Buffer.from(buffer, byteOffset, length), missing: answer.missing });
       this.#reads.delete(answer.id);
+      this.#given--;
+      this.#pump();
     });
     worker.on('error', () => this.#end());
     worker.on('exit', () => this.#end());
@@ -105,15 +110,25 @@ export class ContentReader implements AsyncDisposable {
     return common;
   }
 
-  /** Reads pages; those that cannot be had are named, whatever the reason. */
-  read(ordinals: Float64Array): Promise<PagesRead> {
+  /** Reads pages, urgent ones first; those that cannot be had are named, whatever the reason. */
+  read(ordinals: Float64Array, call: { readonly urgent?: boolean } = {}): Promise<PagesRead> {
     if (this.#dead) return Promise.resolve(nothing(ordinals.length));
     const { promise, resolve } = Promise.withResolvers<PagesRead>();
     const id = this.#next++;
     this.#reads.set(id, { count: ordinals.length, resolve });
-    const request: ReadRequest = { kind: 'read', id, ordinals };
-    this.#worker.postMessage(request);
+    this.#waiting[call.urgent ? 'urgent' : 'bulk'].push({ kind: 'read', id, ordinals });
+    this.#pump();
     return promise;
+  }
+
+  /** Little is given to the thread ahead of time, so that what is urgent does not wait behind it. */
+  #pump(): void {
+    while (this.#given < READS_AHEAD) {
+      const request = this.#waiting.urgent.shift() ?? this.#waiting.bulk.shift();
+      if (!request) return;
+      this.#given++;
+      this.#worker.postMessage(request);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -125,6 +140,8 @@ export class ContentReader implements AsyncDisposable {
     this.#dead = true;
     for (const { count, resolve } of this.#reads.values()) resolve(nothing(count));
     this.#reads.clear();
+    this.#waiting.urgent.length = 0;
+    this.#waiting.bulk.length = 0;
   }
 }
 

@@ -7,21 +7,23 @@ import { LOG_CHUNK_BYTES, LOG_CHUNKS_MAX } from './constants.ts';
 import { fail } from './errors.ts';
 
 /**
- * Streams of a migration whose pages are noted, in the order in which the logs are put together. Within each both ends
- * see the same pages in the same order; between them there is none.
+ * Parts of a log, in the order in which they are put together: QEMU's two channels, each in the order of its stream, and the
+ * sectors of the overlay, each at its place in a sparse file. So both ends come to the same bytes, whatever overtook what
+ * on the way.
  */
-export const LOG_STREAMS = ['memory', 'memory-urgent', 'disk', 'disk-urgent'] as const;
-export type LogStream = (typeof LOG_STREAMS)[number];
+export const LOG_PARTS = ['memory', 'memory-urgent', 'disk'] as const;
+export type LogPart = (typeof LOG_PARTS)[number];
+export type LogStream = Exclude<LogPart, 'disk'>;
 
 /** Says that the log is whole, and how long its files are; written last. */
 export const LOG_NOTE = 'log.json';
 export interface LogNote {
   readonly version: 1;
-  /** By LOG_STREAMS. */
+  /** By LOG_PARTS. */
   readonly bytes: readonly number[];
 }
 
-export const logFile = (folder: string, stream: LogStream): string => join(folder, `${stream}.pages`);
+export const logFile = (folder: string, part: LogPart): string => join(folder, `${part}.pages`);
 
 export interface ContentLogOptions {
   /** Is made, and goes with the log if that is given up. */
@@ -31,11 +33,14 @@ export interface ContentLogOptions {
   readonly onGivenUp: (error: CloudapError) => void;
 }
 
-interface Stream {
+interface Part {
   readonly path: string;
   chunk: Buffer | undefined;
+  /** Where the chunk belongs, and what is in it. */
+  chunkAt: number;
   filled: number;
-  writtenBytes: number;
+  /** Length of the file when all is written. */
+  endBytes: number;
   file: FileHandle | undefined;
   writing: Promise<void>;
 }
@@ -47,7 +52,7 @@ interface Stream {
  */
 export class ContentLog implements AsyncDisposable {
   readonly #options: ContentLogOptions;
-  readonly #streams: Record<LogStream, Stream>;
+  readonly #parts: Record<LogPart, Part>;
   readonly #free: Buffer[] = [];
   readonly #made: Promise<void>;
   #chunks = 0;
@@ -59,20 +64,16 @@ export class ContentLog implements AsyncDisposable {
     this.#options = options;
     this.#made = mkdir(options.folder, { recursive: true, mode: 0o700 }).then(() => {});
     this.#made.catch(() => {});
-    const stream = (name: LogStream): Stream => ({
+    const part = (name: LogPart): Part => ({
       path: logFile(options.folder, name),
       chunk: undefined,
+      chunkAt: 0,
       filled: 0,
-      writtenBytes: 0,
+      endBytes: 0,
       file: undefined,
       writing: this.#made,
     });
-    this.#streams = {
-      memory: stream('memory'),
-      'memory-urgent': stream('memory-urgent'),
-      disk: stream('disk'),
-      'disk-urgent': stream('disk-urgent'),
-    };
+    this.#parts = { memory: part('memory'), 'memory-urgent': part('memory-urgent'), disk: part('disk') };
   }
 
   /** Whether it is still being written. */
@@ -82,8 +83,13 @@ export class ContentLog implements AsyncDisposable {
 
   /** Takes the pages of one stream; they are copied, and it never waits. */
   sink(name: LogStream): PageSink {
-    const stream = this.#streams[name];
-    return { add: (buf, start) => this.#add(stream, buf, start) };
+    const part = this.#parts[name];
+    return { add: (buf, start) => this.#add(part, part.endBytes, buf, start) };
+  }
+
+  /** Takes a sector of the overlay, however often and in whatever order; the same every time. */
+  put(sector: number, buf: Buffer, start: number): void {
+    this.#add(this.#parts.disk, sector * PAGE_BYTES, buf, start);
   }
 
   /** Ends the log and removes its files. `error` is told to `onGivenUp`; without it somebody wanted it so. */
@@ -91,7 +97,7 @@ export class ContentLog implements AsyncDisposable {
     if (this.#state !== 'open') return;
     this.#state = 'given-up';
     this.#free.length = 0;
-    for (const stream of Object.values(this.#streams)) stream.chunk = undefined;
+    for (const part of Object.values(this.#parts)) part.chunk = undefined;
     if (error) this.#options.onGivenUp(error);
     this.#removed = this.#remove();
   }
@@ -99,7 +105,7 @@ export class ContentLog implements AsyncDisposable {
   /** Writes the rest and says that the log is whole; false where it was given up. Never rejects. */
   async finish(): Promise<boolean> {
     if (this.#state === 'open') {
-      for (const stream of Object.values(this.#streams)) this.#write(stream);
+      for (const part of Object.values(this.#parts)) this.#write(part);
       try {
         await this.#closeFiles();
         // a write that failed has given the log up
@@ -119,16 +125,21 @@ export class ContentLog implements AsyncDisposable {
     await this.#removed;
   }
 
-  #add(stream: Stream, buf: Buffer, start: number): void {
+  #add(part: Part, at: number, buf: Buffer, start: number): void {
     if (this.#state !== 'open') return;
     this.#bytes += PAGE_BYTES;
     if (this.#bytes > this.#options.maxBytes)
       return this.giveUp(fail('RESIDUE_LOG_FULL', `more than ${this.#options.maxBytes} bytes`));
-    stream.chunk ??= this.#takeChunk();
-    if (!stream.chunk) return this.giveUp(fail('RESIDUE_LOG_SLOW'));
-    buf.copy(stream.chunk, stream.filled, start, start + PAGE_BYTES);
-    stream.filled += PAGE_BYTES;
-    if (stream.filled === LOG_CHUNK_BYTES) this.#write(stream);
+    if (at !== part.chunkAt + part.filled) this.#write(part);
+    if (!part.chunk) {
+      part.chunk = this.#takeChunk();
+      part.chunkAt = at;
+    }
+    if (!part.chunk) return this.giveUp(fail('RESIDUE_LOG_SLOW'));
+    buf.copy(part.chunk, part.filled, start, start + PAGE_BYTES);
+    part.filled += PAGE_BYTES;
+    part.endBytes = Math.max(part.endBytes, at + PAGE_BYTES);
+    if (part.filled === LOG_CHUNK_BYTES) this.#write(part);
   }
 
   /** Undefined where all of them wait for the disk. */
@@ -140,31 +151,28 @@ export class ContentLog implements AsyncDisposable {
     return Buffer.allocUnsafeSlow(LOG_CHUNK_BYTES);
   }
 
-  #write(stream: Stream): void {
-    const { chunk, filled } = stream;
+  #write(part: Part): void {
+    const { chunk, chunkAt, filled } = part;
     if (!chunk || filled === 0) return;
-    stream.chunk = undefined;
-    stream.filled = 0;
-    stream.writing = stream.writing.then(async () => {
+    part.chunk = undefined;
+    part.filled = 0;
+    part.writing = part.writing.then(async () => {
       if (this.#state !== 'open') return;
-      stream.file ??= await open(stream.path, 'wx', 0o600);
-      for (let at = 0; at < filled; ) {
-        const { bytesWritten } = await stream.file.write(chunk, at, filled - at, stream.writtenBytes);
-        at += bytesWritten;
-        stream.writtenBytes += bytesWritten;
-      }
+      part.file ??= await open(part.path, 'wx', 0o600);
+      for (let at = 0; at < filled; )
+        at += (await part.file.write(chunk, at, filled - at, chunkAt + at)).bytesWritten;
       this.#free.push(chunk);
     });
-    stream.writing.catch((cause: unknown) =>
+    part.writing.catch((cause: unknown) =>
       this.giveUp(fail('RESIDUE_LOG_FAILED', (cause as Error).message, { cause })),
     );
   }
 
   async #closeFiles(): Promise<void> {
-    for (const stream of Object.values(this.#streams)) {
-      await stream.writing;
-      const { file } = stream;
-      stream.file = undefined;
+    for (const part of Object.values(this.#parts)) {
+      await part.writing;
+      const { file } = part;
+      part.file = undefined;
       await file?.close();
     }
   }
@@ -172,7 +180,7 @@ export class ContentLog implements AsyncDisposable {
   async #writeNote(): Promise<void> {
     const note: LogNote = {
       version: 1,
-      bytes: LOG_STREAMS.map((name) => this.#streams[name].writtenBytes),
+      bytes: LOG_PARTS.map((name) => this.#parts[name].endBytes),
     };
     const path = join(this.#options.folder, LOG_NOTE);
     await writeFile(`${path}.next`, JSON.stringify(note), { mode: 0o600 });
@@ -180,9 +188,9 @@ export class ContentLog implements AsyncDisposable {
   }
 
   async #remove(): Promise<void> {
-    for (const stream of Object.values(this.#streams)) {
-      await stream.writing.catch(() => {});
-      await stream.file?.close().catch(() => {});
+    for (const part of Object.values(this.#parts)) {
+      await part.writing.catch(() => {});
+      await part.file?.close().catch(() => {});
     }
     await rm(this.#options.folder, { recursive: true, force: true }).catch(() => {});
   }

@@ -8,6 +8,10 @@ export const MAX_PULL_SECTORS_IN_FLIGHT = 16_384;
 export const MAX_REPLAY_QUEUE_BYTES = 256 * 1024 * 1024;
 /** Packed pushes that may wait to be landed before the bulk lane is held up, so that network and disk work side by side. */
 export const REPLAY_SLACK_BYTES = 4 * 1024 * 1024;
+/** Content that frames refer to and that waits to be landed: what pulls may ask for, and the same again for pushes. */
+export const MAX_LOADING_BYTES = 128 * 1024 * 1024;
+/** Pulls for what the target did not have although it was referred to, after which the source refers to nothing more. */
+export const MAX_CONTENT_MISSES = 32;
 /** Messages that wait to be landed. */
 export const MAX_REPLAY_QUEUE_FRAMES = 65_536;
 /** Damaged frames without a sound one in between, after which asking again is given up. */

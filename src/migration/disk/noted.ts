@@ -1,26 +1,45 @@
-import { isZero, SECTOR_BYTES } from '../../wire/disk/index.ts';
-import type { PageSink } from '../../wire/qemu-stream/content.ts';
+import * as disk from '../../wire/disk/index.ts';
 
-/** Takes the sectors that travel, lane by lane: the source's in the order of sending, the target's in that of arrival. */
+/**
+ * Takes the sectors of the overlay that travel: as bytes, or as references to residue. By their place in the file, which
+ * stands still: however often and in whatever order they come, both ends note the same.
+ */
 export interface DiskNotes {
-  readonly bulk: PageSink;
-  readonly urgent: PageSink;
+  /** References from this number on are to residue. */
+  readonly firstNumber: number;
+  /** Takes sector `sector` of the file; it copies what it keeps. */
+  add(sector: number, buf: Buffer, start: number): void;
   /** What the other end has noted is not known here. */
   lost(detail: string): void;
 }
 
-/** Notes the sectors of an extent that are not all zero; one that the file's end cuts off is filled up with zeros. */
-export function noteSectors(sink: PageSink | undefined, data: Buffer): void {
-  if (!sink) return;
-  for (let at = 0; at < data.length; at += SECTOR_BYTES) {
-    const sector = data.subarray(at, at + SECTOR_BYTES);
-    if (isZero(sector)) continue;
-    if (sector.length === SECTOR_BYTES) {
-      sink.add(data, at);
-      continue;
-    }
-    const whole = Buffer.alloc(SECTOR_BYTES);
-    sector.copy(whole);
-    sink.add(whole, 0);
+/** Notes what travels in a frame with this data; a sector that the file's end cuts off is filled up with zeros. */
+export function noteFrame(
+  notes: DiskNotes,
+  frame: disk.DataFrame,
+  data: Buffer,
+  fileSizeBytes: number,
+): void {
+  for (const at of disk.travelling(frame, fileSizeBytes, notes.firstNumber)) {
+    const sector = data.subarray(at * disk.SECTOR_BYTES, (at + 1) * disk.SECTOR_BYTES);
+    if (disk.isZero(sector)) continue;
+    const whole = sector.length === disk.SECTOR_BYTES ? sector : padded(sector);
+    notes.add(frame.run.first + at, whole, 0);
   }
+}
+
+/** The source's end: from the message itself, so that both ends go by the same. */
+export function noteMessage(notes: DiskNotes, message: Buffer, data: Buffer, fileSizeBytes: number): void {
+  noteFrame(
+    notes,
+    disk.decodeData(message, fileSizeBytes, disk.MAX_METADATA_EXTENT_BYTES),
+    data,
+    fileSizeBytes,
+  );
+}
+
+function padded(sector: Buffer): Buffer {
+  const whole = Buffer.alloc(disk.SECTOR_BYTES);
+  sector.copy(whole);
+  return whole;
 }

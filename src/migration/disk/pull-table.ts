@@ -110,6 +110,11 @@ export class PullTable {
     }
   }
 
+  /** Whether this pull was sent with `again`: its answers hold bytes and no references. */
+  isAgain(pull: number): boolean {
+    return this.#byNumber.get(pull)?.again ?? false;
+  }
+
   /** @throws DISK_UNSOLICITED */
   checkAnswered(pull: number): void {
     if (!this.#byNumber.get(pull)?.again) throw fail('DISK_UNSOLICITED', `end of pull ${pull}`);

@@ -4,10 +4,11 @@ import type { Lane } from '../../link/types.ts';
 import { Bitmap, type Run } from '../../wire/bitmap.ts';
 import { CODEC_RLE, CODEC_ZSTD, type CodecId } from '../../wire/codec.ts';
 import * as disk from '../../wire/disk/index.ts';
-import { MAX_SOURCE_PULLS, PULL_WORKERS } from './constants.ts';
+import type { ContentLookup } from '../../wire/qemu-stream/content.ts';
+import { MAX_CONTENT_MISSES, MAX_SOURCE_PULLS, PULL_WORKERS } from './constants.ts';
 import { fail } from './errors.ts';
 import { readMetadataRuns, readRunOf } from './layout.ts';
-import { type DiskNotes, noteSectors } from './noted.ts';
+import { type DiskNotes, noteMessage } from './noted.ts';
 import { Phase } from './phase.ts';
 import type { DiskSourceOptions, DiskSourceStats, FreezeReport } from './types.ts';
 
@@ -44,9 +45,13 @@ export class DiskSource implements AsyncDisposable {
     'idle',
   );
   readonly #pulls: WaitingPull[] = [];
-  readonly #counts = { pushed: 0, pulled: 0, skipped: 0, metadata: 0, resent: 0 };
+  readonly #counts = { pushed: 0, pulled: 0, skipped: 0, metadata: 0, resent: 0, referenced: 0 };
   readonly #bytes = { raw: 0, encoded: 0 };
   #bitmap = new Bitmap(0);
+  #content: ContentLookup | undefined;
+  /** Sectors that were sent as references; only while there is content. */
+  #referred = new Bitmap(0);
+  #misses = 0;
   #stat: BigIntStats | undefined;
   #sizeBytes = 0;
   /** Location of the last pull; undefined once the push has gone there. */
@@ -97,6 +102,12 @@ export class DiskSource implements AsyncDisposable {
     }
   }
 
+  /** What may be named instead of sent from here on; call it before the freeze. */
+  useContent(content: ContentLookup | undefined): void {
+    this.#phase.expect('useContent', 'idle');
+    this.#content = content;
+  }
+
   /**
    * Marks every sector dirty and sends size and metadata on the urgent lane, so that they stand ahead of whatever is
    * sent there next (the switch-over package). Resolves when they are queued.
@@ -116,6 +127,7 @@ export class DiskSource implements AsyncDisposable {
     this.#stat = stat;
     this.#sizeBytes = fileSizeBytes;
     this.#bitmap = new Bitmap(disk.sectorsOf(fileSizeBytes), true);
+    if (this.#content) this.#referred = new Bitmap(this.#bitmap.length);
     this.#phase.to('frozen');
     const before = this.#bytes.encoded;
     await this.#send(
@@ -229,9 +241,14 @@ export class DiskSource implements AsyncDisposable {
   }
 
   #sendData(lane: Lane, type: number, pull: number, run: Run, data: Buffer, codec: CodecId): Promise<void> {
+    return this.#sendPacked(lane, type, disk.encodeData(this.#disk, pull, run, data, codec), data);
+  }
+
+  /** `data` is what the message decodes to. */
+  #sendPacked(lane: Lane, type: number, message: Buffer, data: Buffer): Promise<void> {
     this.#bytes.raw += data.length;
-    noteSectors(this.#notes?.[lane], data);
-    return this.#send(lane, type, disk.encodeData(this.#disk, pull, run, data, codec));
+    if (this.#notes) noteMessage(this.#notes, message, data, this.#sizeBytes);
+    return this.#send(lane, type, message);
   }
 
   /** ActivePush of Figure 5. A sector is taken only when the lane has room, so that a pull can still overtake it. */
@@ -245,16 +262,52 @@ export class DiskSource implements AsyncDisposable {
       let first = this.#bitmap.nextSet(current);
       if (first === -1) first = this.#bitmap.nextSet(0);
       if (first === -1) break;
-      // Extents end at multiples of their size: neighbours of a pull become whole ones again.
-      const limit = Math.min(first - (first % EXTENT_SECTORS) + EXTENT_SECTORS, this.#bitmap.length);
-      const end = this.#bitmap.nextClear(first, limit);
-      const run = { first, count: (end === -1 ? limit : end) - first };
-      this.#counts.pushed += this.#clear(run);
-      const data = await readRunOf(this.#file, run, this.#sizeBytes);
-      await this.#sendData('bulk', disk.DISK_PUSH, 0, run, data, this.#options.codec);
-      current = run.first + run.count;
+      current = this.#content ? await this.#pushNamed(first, this.#content) : await this.#pushExtent(first);
     }
     await this.#end();
+  }
+
+  /** Sends the extent that begins at `first`. @returns where the next one may */
+  async #pushExtent(first: number): Promise<number> {
+    const run = this.#extentAt(first, EXTENT_SECTORS);
+    this.#counts.pushed += this.#clear(run);
+    const data = await readRunOf(this.#file, run, this.#sizeBytes);
+    await this.#sendData('bulk', disk.DISK_PUSH, 0, run, data, this.#options.codec);
+    return run.first + run.count;
+  }
+
+  /**
+   * The same with names. How much goes into the frame is known only when the data is here; until then the bits stay set, and
+   * a pull may take sectors from under it.
+   */
+  async #pushNamed(first: number, content: ContentLookup): Promise<number> {
+    const { count } = this.#extentAt(first, disk.MAX_CONTENT_SECTORS);
+    const data = await readRunOf(this.#file, { first, count }, this.#sizeBytes);
+    const left = this.#bitmap.nextClear(first, first + count);
+    const run = { first, count: left === -1 ? count : left - first };
+    if (run.count === 0) return first;
+    const part = data.subarray(0, disk.runBytes(run, this.#sizeBytes));
+    const packed = this.#name(0, run, part, content);
+    const taken = { first, count: packed.count };
+    this.#counts.pushed += this.#clear(taken);
+    const sent = part.subarray(0, disk.runBytes(taken, this.#sizeBytes));
+    await this.#sendPacked('bulk', disk.DISK_PUSH, packed.message, sent);
+    return first + packed.count;
+  }
+
+  /** Extents end at multiples of their size: neighbours of a pull become whole ones again. */
+  #extentAt(first: number, sectors: number): Run {
+    const limit = Math.min(first - (first % sectors) + sectors, this.#bitmap.length);
+    const end = this.#bitmap.nextClear(first, limit);
+    return { first, count: (end === -1 ? limit : end) - first };
+  }
+
+  /** Packs an extent with names and takes note of them. */
+  #name(pull: number, run: Run, data: Buffer, content: ContentLookup): disk.ContentMessage {
+    const packed = disk.encodeContent(this.#disk, pull, run, data, this.#options.codec, content);
+    this.#counts.referenced += packed.referenced;
+    if (packed.referenced > 0) this.#referred.setRange(run.first, run.first + packed.count);
+    return packed;
   }
 
   /** Every bit is clear. END on both lanes proves to the target that nothing more is on its way. */
@@ -280,12 +333,21 @@ export class DiskSource implements AsyncDisposable {
     const runs = again ? [run] : [...this.#bitmap.runs(run.first, end)];
     const cleared = this.#clear(run);
     this.#counts.pulled += cleared;
-    if (again) this.#counts.resent += run.count - cleared;
+    if (again) {
+      this.#counts.resent += run.count - cleared;
+      this.#countMiss(run);
+    }
     this.#pivot = end < this.#bitmap.length ? end : 0;
     // Sectors whose bit is clear need no answer: they are in a push that has been sent, or in an earlier answer.
     if (runs.length === 0) return;
     this.#pulls.push({ pull, again, runs });
     if (this.#workers < PULL_WORKERS) void this.#servePulls();
+  }
+
+  /** What was sent as a reference and is asked for again was not at the target. */
+  #countMiss(run: Run): void {
+    if (!this.#content || this.#referred.clearRange(run.first, run.first + run.count) === 0) return;
+    if (++this.#misses >= MAX_CONTENT_MISSES) this.#content = undefined;
   }
 
   async #servePulls(): Promise<void> {
@@ -303,7 +365,11 @@ export class DiskSource implements AsyncDisposable {
     for (const run of runs.flatMap((run) => split(run, EXTENT_SECTORS))) {
       const data = await readRunOf(this.#file, run, this.#sizeBytes);
       this.#stop.signal.throwIfAborted();
-      await this.#sendData('urgent', disk.DISK_ANSWER, pull, run, data, this.#options.codec);
+      // One extent holds no more data than one message may.
+      if (this.#content && !again) {
+        const { message } = this.#name(pull, run, data, this.#content);
+        await this.#sendPacked('urgent', disk.DISK_ANSWER, message, data);
+      } else await this.#sendData('urgent', disk.DISK_ANSWER, pull, run, data, this.#options.codec);
     }
     if (again) await this.#send('urgent', disk.DISK_ANSWERED, disk.encodeAnswered(this.#disk, pull));
   }

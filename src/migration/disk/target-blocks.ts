@@ -10,7 +10,7 @@ export class TargetBlocks {
   readonly dirty: Bitmap;
   /** Not in the local file and not to come; a read that hits one all the same is pulled. */
   readonly skipped: Bitmap;
-  readonly #counts = { pushed: 0, pulled: 0, metadata: 0, dropped: 0 };
+  readonly #counts = { pushed: 0, pulled: 0, metadata: 0, dropped: 0, referenced: 0 };
   /** Metadata that has been received, landed or not; only while freezing. */
   #announced: Bitmap;
 
@@ -70,6 +70,11 @@ export class TargetBlocks {
     this.#counts[kind] += count;
   }
 
+  /** Of the sectors that have landed these came as references. */
+  referred(sectors: number): void {
+    this.#counts.referenced += sectors;
+  }
+
   drop(sectors: number): void {
     this.#counts.dropped += sectors;
   }
@@ -94,7 +99,7 @@ export class TargetBlocks {
     return skipped;
   }
 
-  stats(): DiskBlocks & { dropped: number } {
+  stats(): DiskBlocks & { dropped: number; referenced: number } {
     return {
       ...this.#counts,
       skipped: this.skipped.count,

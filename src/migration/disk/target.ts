@@ -1,12 +1,14 @@
+import { errorCode } from '../../base/errors.ts';
 import type { Lane } from '../../link/types.ts';
-import type { Bitmap } from '../../wire/bitmap.ts';
+import type { Bitmap, Run } from '../../wire/bitmap.ts';
 import * as disk from '../../wire/disk/index.ts';
 import type { ByteExtent } from '../../wire/qcow2/index.ts';
 import { MAX_PULL_SECTORS_IN_FLIGHT, MAX_READ_BYTES, REPLAY_SLACK_BYTES } from './constants.ts';
+import { ContentLoader, type FramePages, type PageReader } from './content.ts';
 import { fail } from './errors.ts';
 import { LatencyHistogram } from './histogram.ts';
 import { LocalFile } from './local-file.ts';
-import { type DiskNotes, noteSectors } from './noted.ts';
+import { type DiskNotes, noteFrame } from './noted.ts';
 import { Phase } from './phase.ts';
 import { PullTable } from './pull-table.ts';
 import { ReplayQueue } from './replay.ts';
@@ -49,6 +51,7 @@ export class DiskTarget implements AsyncDisposable {
   readonly #replay: ReplayQueue;
   readonly #latency = new LatencyHistogram();
   readonly #verifier = new Verifier();
+  readonly #content = new ContentLoader();
   #freeze: disk.FreezeFrame = { fileSizeBytes: 0, metadataSectors: 0, qcow2: false };
   #blocks = new TargetBlocks(0);
   #metadataLeft = 0;
@@ -85,6 +88,11 @@ export class DiskTarget implements AsyncDisposable {
       throw fail('DISK_LIMIT', `an announced size of ${announcedSizeBytes} bytes`);
     }
     return new DiskTarget(options, await LocalFile.open(options.path));
+  }
+
+  /** Where the pages come from that the source may refer to; call it before the freeze. */
+  useContent(reader: PageReader | undefined): void {
+    this.#content.use(reader);
   }
 
   /**
@@ -250,9 +258,11 @@ export class DiskTarget implements AsyncDisposable {
   #onMetadata(message: Buffer): Promise<void> {
     this.#phase.expect('METADATA', 'freezing');
     const frame = disk.decodeData(message, this.#freeze.fileSizeBytes, disk.MAX_METADATA_EXTENT_BYTES);
+    // It must land before the machine runs, without another word.
+    if (frame.codec === disk.CODEC_CONTENT) throw fail('DISK_ORDER', 'METADATA that names content');
     this.#blocks.announce(frame.run, this.#freeze.metadataSectors);
     return this.#enqueue(true, message.length, () => {
-      const data = this.#unpack(frame, message.length, 'urgent');
+      const data = this.#unpack(frame, message.length);
       if (data !== 'bad') {
         if (data) this.#file.writeNow(data, frame.run.first * disk.SECTOR_BYTES);
         this.#blocks.land(frame.run, 'metadata');
@@ -276,17 +286,46 @@ export class DiskTarget implements AsyncDisposable {
     if (this.#ends.bulk) throw fail('DISK_ORDER', 'PUSH after END');
     const frame = disk.decodeData(message, this.#freeze.fileSizeBytes);
     if (frame.pull !== 0) throw fail('DISK_UNSOLICITED', 'a PUSH that names a pull');
-    const landed = this.#enqueue(false, message.length, () => this.#land(frame, 'pushed', message.length));
-    return this.#replay.bytes > REPLAY_SLACK_BYTES ? landed : this.#detach(landed);
+    const landed = this.#arrive(frame, 'pushed', message.length);
+    const waiting = this.#replay.bytes + this.#content.bytes;
+    return waiting > REPLAY_SLACK_BYTES ? landed : this.#detach(landed);
   }
 
   #onAnswer(message: Buffer): Promise<void> {
     this.#phase.expect('ANSWER', 'live', 'complete');
     const frame = disk.decodeData(message, this.#freeze.fileSizeBytes);
     this.#pulls.checkAnswer(frame.pull, frame.run);
-    return this.#detach(
-      this.#enqueue(true, message.length, () => this.#land(frame, 'pulled', message.length)),
-    );
+    if (frame.codec === disk.CODEC_CONTENT && this.#pulls.isAgain(frame.pull))
+      throw fail('DISK_ORDER', 'names in the answer to a pull for bytes');
+    return this.#detach(this.#arrive(frame, 'pulled', message.length));
+  }
+
+  /**
+   * Has a frame landed, once the pages that it refers to have been read. Frames may overtake each other on the way: which
+   * one a sector comes from makes no difference, for the source's file stands still.
+   */
+  #arrive(frame: disk.DataFrame, kind: 'pushed' | 'pulled', messageBytes: number): Promise<void> {
+    const urgent = kind === 'pulled';
+    const land = (pages?: FramePages): Promise<void> =>
+      this.#enqueue(urgent, messageBytes, () => this.#land(frame, kind, messageBytes, pages));
+    let loading: Promise<FramePages> | undefined;
+    try {
+      loading = this.#content.load(frame, this.#freeze.fileSizeBytes, urgent);
+    } catch (error) {
+      if (errorCode(error) !== 'DISK_FRAME_CORRUPT') throw error;
+      // It will not unpack either, and is asked for again there.
+    }
+    if (!loading) return land();
+    return loading.then(async (pages) => {
+      try {
+        await land(pages);
+      } catch (error) {
+        this.abort(error);
+        throw error;
+      } finally {
+        this.#content.release(pages);
+      }
+    });
   }
 
   /** In the queue behind the answers: what did not arrive sound among them is asked for once more. */
@@ -323,19 +362,36 @@ export class DiskTarget implements AsyncDisposable {
     });
   }
 
-  /** Jobs of one lane go in the order in which they came: what is noted here stands in the order of sending. */
-  #unpack(frame: disk.DataFrame, messageBytes: number, lane: Lane): Buffer | undefined | 'bad' {
-    const data = this.#verifier.unpack(frame, messageBytes, this.#freeze.fileSizeBytes);
-    if (data === 'bad') this.#notes?.lost('sectors that arrived damaged');
-    else if (data) noteSectors(this.#notes?.[lane], data);
+  #unpack(frame: disk.DataFrame, messageBytes: number, pages?: FramePages): Buffer | undefined | 'bad' {
+    const size = this.#freeze.fileSizeBytes;
+    const data = this.#verifier.unpack(frame, messageBytes, size, pages?.bodies);
+    if (this.#notes && data && data !== 'bad') noteFrame(this.#notes, frame, data, size);
     return data;
   }
 
+  /** Of a frame that is of no use what is wanted comes again; what is not wanted any more is noted at the source only. */
+  #lose(frame: disk.DataFrame, wanted: readonly Run[]): void {
+    if (wanted.reduce((sum, run) => sum + run.count, 0) < frame.run.count)
+      this.#notes?.lost('sectors that did not arrive');
+  }
+
   /** Writes what is still missing of a frame's sectors, then clears their bits: each sector lands once. */
-  async #land(frame: disk.DataFrame, kind: 'pushed' | 'pulled', messageBytes: number): Promise<void> {
-    const data = this.#unpack(frame, messageBytes, kind === 'pushed' ? 'bulk' : 'urgent');
+  async #land(
+    frame: disk.DataFrame,
+    kind: 'pushed' | 'pulled',
+    messageBytes: number,
+    pages?: FramePages,
+  ): Promise<void> {
     const wanted = this.#blocks.wanted(frame.run, (sector) => this.#pulls.has(sector));
+    if (pages && pages.missing > 0) {
+      this.#verifier.bytes.encoded += messageBytes;
+      this.#lose(frame, wanted);
+      for (const run of wanted) this.#pulls.ask(run, true);
+      return;
+    }
+    const data = this.#unpack(frame, messageBytes, pages);
     if (data === 'bad') {
+      this.#lose(frame, wanted);
       for (const run of wanted) {
         this.#pulls.release(run);
         this.#pulls.ask(run, true);
@@ -350,13 +406,15 @@ export class DiskTarget implements AsyncDisposable {
         await this.#file.write(part, run.first * disk.SECTOR_BYTES);
       }
       this.#blocks.land(run, kind);
+      this.#blocks.referred(pages ? countWithin(pages.sectors, run, frame.run.first) : 0);
       this.#pulls.landed(run);
     }
   }
 
   /** Nothing waits to be landed. When the source has sent everything, what is still dirty was lost on the way. */
   #settle(): void {
-    if (!this.#phase.is('live') || !this.#ends.urgent || !this.#ends.bulk || !this.#replay.idle) return;
+    if (!this.#phase.is('live') || !this.#ends.urgent || !this.#ends.bulk) return;
+    if (!this.#replay.idle || !this.#content.idle) return;
     if (this.#blocks.dirty.count === 0) {
       if (!this.#finishing) void this.#finish();
       return;
@@ -383,4 +441,9 @@ export class DiskTarget implements AsyncDisposable {
     this.#post(disk.DISK_COMPLETE, disk.encodeMark(this.#disk));
     this.#completed.resolve();
   }
+}
+
+/** How many of these sectors of a frame, which begins at sector `first` of the file, are in the run. */
+function countWithin(sectors: readonly number[], run: Run, first: number): number {
+  return sectors.filter((at) => first + at >= run.first && first + at < run.first + run.count).length;
 }

@@ -53,15 +53,18 @@ export interface DiskBlocks {
 }
 
 export interface DiskSourceStats {
-  /** Counted when the source clears the bit; `resent` are answers to pulls with `again`. */
-  blocks: DiskBlocks & { resent: number };
+  /** Counted when the source clears the bit; `resent` are answers to pulls with `again`, `referenced` were sent so. */
+  blocks: DiskBlocks & { resent: number; referenced: number };
   /** Data before packing, and messages as given to the link. */
   bytes: { raw: number; encoded: number };
 }
 
 export interface DiskTargetStats {
-  /** Counted when the sector has landed; `dropped` arrived although nobody needed them. */
-  blocks: DiskBlocks & { dropped: number };
+  /**
+   * Counted when the sector has landed; `dropped` arrived although nobody needed them. `referenced`: of those pushed and
+   * pulled the ones that came as references.
+   */
+  blocks: DiskBlocks & { dropped: number; referenced: number };
   /** Data after unpacking, and data messages as they came from the link. */
   bytes: { raw: number; encoded: number };
   /** From read() to the data being there, of reads that had to wait for the source. */

@@ -11,14 +11,19 @@ export class Verifier {
   #badInARow = 0;
 
   /**
-   * The data of a frame (undefined: zeros), or 'bad' when it arrived damaged.
+   * The data of a frame (undefined: zeros), or 'bad' when it arrived damaged. `referenced` are the pages that it refers to.
    * @throws DISK_CORRUPT when it has been damaged too often without a break
    */
-  unpack(frame: DataFrame, messageBytes: number, fileSizeBytes: number): Buffer | undefined | 'bad' {
+  unpack(
+    frame: DataFrame,
+    messageBytes: number,
+    fileSizeBytes: number,
+    referenced?: Buffer,
+  ): Buffer | undefined | 'bad' {
     this.bytes.encoded += messageBytes;
     this.checkedFrames++;
     try {
-      const data = unpackData(frame, fileSizeBytes);
+      const data = unpackData(frame, fileSizeBytes, referenced);
       this.bytes.raw += runBytes(frame.run, fileSizeBytes);
       this.#badInARow = 0;
       return data;

@@ -56,7 +56,7 @@ export class References {
     if (!reader) throw migrationFail('MOVER_PROTOCOL', 'a reference to content that was not agreed on');
     this.#loadedBytes += ordinals.length * PAGE_BYTES;
     if (this.#loadedBytes > LOADED_MAX_BYTES) throw migrationFail('MOVER_PROTOCOL', 'too many references');
-    const loaded = reader.read(ordinals).then(async ({ bodies, missing }) => {
+    const loaded = reader.read(ordinals, { urgent: channel === 1 }).then(async ({ bodies, missing }) => {
       if (missing.length > 0) await this.#ask(channel, sequence, bodies, missing);
       return bodies;
     });

@@ -60,7 +60,7 @@ export function buildRecord(parts: RecordParts): Readonly<MigrationRecord> {
     scheme: config.scheme,
     codecs: {
       memory: config.memoryCodec === 'content' ? 'content+zstd' : config.memoryCodec,
-      disk: config.diskCodec,
+      disk: config.diskCodec === 'content' ? 'content+zstd' : config.diskCodec,
     },
     accelerator: config.accelerator,
     qemuVersion: config.qemuVersion,
@@ -102,7 +102,7 @@ export function buildRecord(parts: RecordParts): Readonly<MigrationRecord> {
       postCopied: memory?.pagesPostCopied ?? 0,
       faulted: memory?.pagesFaulted ?? 0,
     },
-    blocks: figures?.blocks ?? { sizeBytes: 4096, total: 0, pushed: 0, pulled: 0, skipped: 0 },
+    blocks: figures?.blocks ?? { sizeBytes: 4096, total: 0, pushed: 0, pulled: 0, skipped: 0, referenced: 0 },
     pullLatencyMs: figures?.pullLatencyMs ?? { count: 0, p50: null, p99: null, max: null },
     phases: parts.timeline.phases(),
     integrity: figures?.integrity ?? { checked: 0, bad: 0 },

@@ -20,11 +20,11 @@ const linkSchema = z.discriminatedUnion('mode', [
 ]);
 
 /**
- * How pages travel. `content` refers to pages that the target has in files and repeats those sent before; the rest goes
- * as with `zstd`. The others send every page.
+ * How pages of memory, and blocks of the disk, travel. `content` refers to pages that the target has in files and repeats
+ * those sent before; the rest goes as with `zstd`. The others send everything.
  */
-export const memoryCodecSchema = z.enum(['raw', 'rle', 'zstd', 'content']);
-export type MemoryCodec = z.infer<typeof memoryCodecSchema>;
+export const codecSchema = z.enum(['raw', 'rle', 'zstd', 'content']);
+export type Codec = z.infer<typeof codecSchema>;
 
 const common = {
   migrationId: z.string().regex(/^[a-z0-9-]{1,64}$/),
@@ -68,8 +68,8 @@ export const sourceMoverConfigSchema = z.object({
   ...common,
   overlayPath: z.string(),
   scheme: z.enum(['hybrid']),
-  memoryCodec: memoryCodecSchema,
-  diskCodec: z.enum(['raw', 'rle', 'zstd']),
+  memoryCodec: codecSchema,
+  diskCodec: codecSchema,
   /** Use QEMU's second channel for the pages that the target waits for; both sides' QEMU must know it. */
   preempt: z.boolean(),
   /** Unix time at which the user or an agent asked for the migration, and the end of the prepare phase. */

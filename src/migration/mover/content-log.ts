@@ -15,24 +15,20 @@ export function openContentLog({ contentLog }: MoverConfig, log: Logger): Conten
   });
 }
 
-export function channelResidue(
-  log: ContentLog | undefined,
-  agreed: readonly { readonly kind: ContentKind; readonly entries: number }[],
-): ChannelResidue {
-  return {
-    firstNumber: firstOfResidue(agreed),
-    sinks: log && [log.sink('memory'), log.sink('memory-urgent')],
-  };
+export function channelResidue(log: ContentLog | undefined, firstNumber: number): ChannelResidue {
+  return { firstNumber, sinks: log && [log.sink('memory'), log.sink('memory-urgent')] };
 }
 
-export function diskNotes(log: ContentLog | undefined): DiskNotes | undefined {
-  return (
-    log && {
-      bulk: log.sink('disk'),
-      urgent: log.sink('disk-urgent'),
-      lost: (detail) => log.giveUp(fail('RESIDUE_LOG_FAILED', detail)),
-    }
-  );
+/** `firstNumber` is known when the two sides have agreed. */
+export function diskNotes(log: ContentLog | undefined, firstNumber: () => number): DiskNotes | undefined {
+  if (!log) return undefined;
+  return {
+    get firstNumber() {
+      return firstNumber();
+    },
+    add: (sector, buf, start) => log.put(sector, buf, start),
+    lost: (detail) => log.giveUp(fail('RESIDUE_LOG_FAILED', detail)),
+  };
 }
 
 /** The number from which on pages are residue's: what stays comes first. */

@@ -8,7 +8,7 @@ import { PageLookup } from '../../content/pages/lookup.ts';
 import type { PageIndex } from '../../content/pages/page-index.ts';
 import type { ContentKind } from '../../content/pages/store.ts';
 import type { ContentLog } from '../../content/residue/log.ts';
-import { codecIds } from '../../wire/codec.ts';
+import { codecIds, type CodecName } from '../../wire/codec.ts';
 import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
 import { DiskSource } from '../disk/source.ts';
 import { MemorySource } from '../memory/source.ts';
@@ -26,8 +26,8 @@ import type { MigrationRecord } from '../record.ts';
 import { mayPreempt, setCapabilities, startRoundOne, switchOver } from '../schemes/hybrid.ts';
 import { isBeforeSwitch } from '../state.ts';
 import { buildRecord, Timeline } from './build-record.ts';
-import type { SourceMoverConfig } from './config.ts';
-import { channelResidue, diskNotes, openContentLog } from './content-log.ts';
+import type { Codec, SourceMoverConfig } from './config.ts';
+import { channelResidue, diskNotes, firstOfResidue, openContentLog } from './content-log.ts';
 import type { MoverContext } from './context.ts';
 import { MoverPeer, qemuOr } from './peer.ts';
 
@@ -44,6 +44,11 @@ async function flushFile(path: string): Promise<void> {
   await file.datasync();
 }
 
+/** What packs the bytes that cannot be referred to. */
+function plainCodec(codec: Codec): CodecName {
+  return codec === 'content' ? 'zstd' : codec;
+}
+
 /** The controller of a migration: drives it from the source, from the first contact to the record. */
 export class SourceMover implements AsyncDisposable {
   readonly #config: SourceMoverConfig;
@@ -56,6 +61,7 @@ export class SourceMover implements AsyncDisposable {
   #disk: DiskSource | undefined;
   /** Of the pages that travel. */
   #log: ContentLog | undefined;
+  #firstOfResidue = 0;
   #preempt = false;
   /** QEMU has been told to migrate. */
   #migrating = false;
@@ -130,7 +136,7 @@ export class SourceMover implements AsyncDisposable {
       new MemorySource({
         socketPath: config.streamSocket,
         session,
-        codec: config.memoryCodec === 'content' ? 'zstd' : config.memoryCodec,
+        codec: plainCodec(config.memoryCodec),
         onTakeover: async (completed) => {
           await this.#offer();
           await this.#disk?.freeze();
@@ -144,8 +150,8 @@ export class SourceMover implements AsyncDisposable {
       await DiskSource.open({
         path: config.overlayPath,
         link: session,
-        codec: codecIds[config.diskCodec],
-        notes: diskNotes(this.#log),
+        codec: codecIds[plainCodec(config.diskCodec)],
+        notes: diskNotes(this.#log, () => this.#firstOfResidue),
       }),
     );
     this.#context.setProgress(() => this.#progress());
@@ -170,19 +176,18 @@ export class SourceMover implements AsyncDisposable {
     const common = agreed.flatMap((digest) => indexes.find((index) => index.digest === digest) ?? []);
     if (common.length !== agreed.length) throw migrationFail('MOVER_PROTOCOL', 'content not offered');
     if (!ready.keeps) this.#log?.giveUp();
+    this.#firstOfResidue = firstOfResidue(common);
+    const lookup = common.length > 0 ? new PageLookup(common) : undefined;
     if (config.memoryCodec === 'content')
-      memory.useContent(
-        common.length > 0 ? new PageLookup(common) : undefined,
-        repeatPages,
-        channelResidue(this.#log, common),
-      );
+      memory.useContent(lookup, repeatPages, channelResidue(this.#log, this.#firstOfResidue));
+    if (config.diskCodec === 'content') this.#disk.useContent(lookup);
     this.#timeline.add('connect', config.preparedAtMs, Date.now());
   }
 
   /** The indexes of the files whose pages may be referred to. What is wrong with them costs bandwidth only. */
   async #loadContent(): Promise<readonly (PageIndex & { kind: ContentKind })[]> {
-    const { memoryCodec, content } = this.#config;
-    if (memoryCodec !== 'content') return [];
+    const { memoryCodec, diskCodec, content } = this.#config;
+    if (memoryCodec !== 'content' && diskCodec !== 'content') return [];
     const loaded = await loadOrMakePageIndexes(content ?? [], (err, { path, indexPath }) =>
       this.#context.log.warn({ err, file: path ?? indexPath }, 'content'),
     );

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import type { ContentReader } from '../../content/pages/reader.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
 import { connectNbd } from '../../nbd/connect.ts';
 import { type NbdServer, startNbdServer } from '../../nbd/server.ts';
@@ -55,6 +56,11 @@ export class TargetDisk implements AsyncDisposable {
   /** Resolves when every block is here or no longer needed, and on stable storage. */
   get complete(): Promise<void> {
     return this.#disk.complete;
+  }
+
+  /** Where the pages come from that the overlay's blocks may refer to. */
+  useContent(reader: ContentReader | undefined): void {
+    this.#disk.useContent(reader);
   }
 
   handle(type: number, payload: Buffer, lane: Lane): Promise<void> {
@@ -114,6 +120,7 @@ export class TargetDisk implements AsyncDisposable {
         pushed: blocks.pushed + blocks.metadata,
         pulled: blocks.pulled,
         skipped: blocks.skipped,
+        referenced: blocks.referenced,
       },
       pullLatencyMs:
         pullLatency.count === 0

@@ -22,7 +22,7 @@ import {
 import { changeOwnership, commitStaged, stageOwnership, syncOwnership } from '../ownership.ts';
 import { setCapabilities } from '../schemes/hybrid.ts';
 import type { TargetMoverConfig } from './config.ts';
-import { channelResidue, diskNotes, openContentLog } from './content-log.ts';
+import { channelResidue, diskNotes, firstOfResidue, openContentLog } from './content-log.ts';
 import type { MoverContext } from './context.ts';
 import { MoverPeer, qemuOr } from './peer.ts';
 import { peakRssMiB } from './rss.ts';
@@ -57,6 +57,7 @@ export class TargetMover implements AsyncDisposable {
   #content: Promise<ContentReader | undefined> = Promise.resolve(undefined);
   /** Of the pages that come. */
   #log: ContentLog | undefined;
+  #firstOfResidue = 0;
   #qmp: QemuMonitor | undefined;
   readonly #taken = Promise.withResolvers<void>();
   #ownership: 'theirs' | 'ours' | 'refused' = 'theirs';
@@ -76,7 +77,12 @@ export class TargetMover implements AsyncDisposable {
     this.#log = openContentLog(this.#config, this.#context.log);
     if (this.#log) this.#stack.use(this.#log);
     const disk = this.#stack.use(
-      await TargetDisk.open(this.#config, session, this.#context.log, diskNotes(this.#log)),
+      await TargetDisk.open(
+        this.#config,
+        session,
+        this.#context.log,
+        diskNotes(this.#log, () => this.#firstOfResidue),
+      ),
     );
     this.#disk = disk;
     this.#context.setProgress(() => {
@@ -135,6 +141,13 @@ export class TargetMover implements AsyncDisposable {
     const offered = hello.content ?? [];
     const content = reader?.agree(offered.map(({ digest }) => digest)) ?? [];
     if (!hello.keeps) this.#log?.giveUp();
+    this.#firstOfResidue = firstOfResidue(
+      content.map((digest) => ({
+        kind: offered.find((one) => one.digest === digest)?.kind ?? 'image',
+        entries: reader?.entriesOf(digest) ?? 0,
+      })),
+    );
+    this.#disk?.useContent(content.length > 0 ? reader : undefined);
     const repeatPages = Math.min(hello.repeatPages ?? 0, REPEAT_WINDOW_PAGES);
     const references = new References({
       reader: content.length > 0 ? reader : undefined,
@@ -154,13 +167,7 @@ export class TargetMover implements AsyncDisposable {
         socketPath: config.streamSocket,
         references,
         repeatPages,
-        residue: channelResidue(
-          this.#log,
-          content.map((digest) => ({
-            kind: offered.find((one) => one.digest === digest)?.kind ?? 'image',
-            entries: reader?.entriesOf(digest) ?? 0,
-          })),
-        ),
+        residue: channelResidue(this.#log, this.#firstOfResidue),
         onTakeover: () => this.#takeOver(),
         onReturn: (bytes) => {
           this.#peer.session?.send('urgent', MESSAGE_RETURN, bytes).catch(() => {});

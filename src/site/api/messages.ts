@@ -75,7 +75,7 @@ export const migrateSchema = z.strictObject({
   to: siteIdSchema,
   scheme: z.enum(['hybrid']).default('hybrid'),
   memoryCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
-  diskCodec: z.enum(['raw', 'rle', 'zstd']).optional(),
+  diskCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
 });
 export type Migrate = z.input<typeof migrateSchema>;
 

@@ -1,5 +1,5 @@
 /** Version of the disk messages; refused when the other side speaks another one. */
-export const DISK_VERSION = 1;
+export const DISK_VERSION = 2;
 /** Unit of the block bitmap. */
 export const SECTOR_BYTES = 4096;
 /** Largest overlay file: 2^30 sectors, bitmaps of 128 MiB. */
@@ -8,6 +8,11 @@ export const MAX_FILE_BYTES = 2 ** 30 * SECTOR_BYTES;
 export const MAX_EXTENT_BYTES = 64 * 1024;
 /** Most sectors in a frame that says they are all zeros (16 MiB): it carries no bytes. */
 export const MAX_ZERO_SECTORS = 4096;
+/**
+ * Most sectors in a frame that names content (256 KiB): with nothing to send but names it spans more than one with bytes,
+ * and the target has read and hashed them within half a millisecond, so that a pull does not wait for long.
+ */
+export const MAX_CONTENT_SECTORS = 64;
 /** Most data in one metadata frame. */
 export const MAX_METADATA_EXTENT_BYTES = 256 * 1024;
 /** Most metadata sent ahead of the switch-over package; L2 tables beyond it are pulled or pushed like data. */
@@ -19,6 +24,8 @@ export const MAX_SYN_RUNS = 4096;
 
 /** Codec number of a data frame without payload whose sectors are all zeros; the others are those of wire/codec.ts. */
 export const CODEC_ZERO = 0;
+/** Codec number of a data frame that names sectors: zeros, pages of the target's content, repeats, and a packed rest. */
+export const CODEC_CONTENT = 4;
 
 /** Message types on the link; 64..95 are the disk's. */
 export const DISK_FREEZE = 64;

@@ -8,15 +8,16 @@
  *                           <-- urgent --  PULL      a read of dirty sectors
  *     ANSWER                -- urgent -->            unless its bit was clear: then it is on its way in a PUSH
  *                           <-- urgent --  SYN       sectors that the guest has overwritten: no need to send
- *                           <-- urgent --  PULL+AGAIN   what arrived damaged; honoured whatever the bit says
- *     ANSWER, ANSWERED      -- urgent -->            ANSWERED closes a PULL+AGAIN
+ *                           <-- urgent --  PULL+AGAIN   what arrived damaged, or refers to content that is not here;
+ *                                                       honoured whatever the bit says
+ *     ANSWER, ANSWERED      -- urgent -->            without references; ANSWERED closes a PULL+AGAIN
  *     END                   -- both   -->            the source's bitmap is empty and everything sent on this lane
  *                           <-- urgent --  COMPLETE  no bit is dirty, the file is on stable storage
  *
  * All numbers big endian. Every message begins with u8 version, u8 disk (number of the disk within the migration).
  *
  *   data (METADATA, PUSH, ANSWER), 20 bytes and payload:
- *     u8 version, u8 disk, u8 codec (0 all zeros, 1 raw, 2 rle, 3 zstd), u8 0,
+ *     u8 version, u8 disk, u8 codec (0 all zeros, 1 raw, 2 rle, 3 zstd, 4 names, see content.ts), u8 0,
  *     u32 pull (0 except in ANSWER), u32 first sector, u32 sectors, u32 crc
  *     crc: CRC-32 of the 12 bytes pull, first, sectors followed by the decoded data (nothing for zeros)
  *   FREEZE    u8 version, u8 disk, u16 0, u32 sector size, u64 file size, u32 metadata sectors, u32 flags (1: qcow2)
@@ -25,27 +26,16 @@
  *   SYN       u8 version, u8 disk, u16 runs, then per run u32 first, u32 sectors (ascending, not touching)
  *   READY, END, COMPLETE   u8 version, u8 disk, u16 0
  */
-import { crc32 } from 'node:zlib';
 import type { Run } from '../bitmap.ts';
-import { CODEC_RAW, type CodecId, decodeBlock, encodeBlock } from '../codec.ts';
 import {
-  CODEC_ZERO,
-  DISK_TYPE_MAX,
-  DISK_TYPE_MIN,
-  DISK_VERSION,
-  MAX_EXTENT_BYTES,
   MAX_FILE_BYTES,
   MAX_METADATA_BYTES,
-  MAX_METADATA_EXTENT_BYTES,
   MAX_PULL_SECTORS,
   MAX_SYN_RUNS,
-  MAX_ZERO_SECTORS,
   SECTOR_BYTES,
 } from './constants.ts';
 import { fail } from './errors.ts';
-
-const DATA_HEADER_BYTES = 20;
-const ZEROS = Buffer.alloc(MAX_METADATA_EXTENT_BYTES);
+import { check, diskOf, readRun, sectorsOf, start } from './message.ts';
 
 export interface FreezeFrame {
   fileSizeBytes: number;
@@ -53,74 +43,10 @@ export interface FreezeFrame {
   qcow2: boolean;
 }
 
-export interface DataFrame {
-  codec: CodecId | typeof CODEC_ZERO;
-  /** Number of the pull that this answers, 0 if none. */
-  pull: number;
-  run: Run;
-  crc: number;
-  payload: Buffer;
-}
-
 export interface PullFrame {
   pull: number;
   run: Run;
   again: boolean;
-}
-
-export function sectorsOf(fileSizeBytes: number): number {
-  return Math.ceil(fileSizeBytes / SECTOR_BYTES);
-}
-
-/** Bytes of the file that a run covers: less than its sectors' where the file ends inside the last one. */
-export function runBytes(run: Run, fileSizeBytes: number): number {
-  return Math.min((run.first + run.count) * SECTOR_BYTES, fileSizeBytes) - run.first * SECTOR_BYTES;
-}
-
-export function isZero(data: Buffer): boolean {
-  for (let at = 0; at < data.length; at += ZEROS.length) {
-    const part = data.subarray(at, at + ZEROS.length);
-    if (part.compare(ZEROS, 0, part.length) !== 0) return false;
-  }
-  return true;
-}
-
-/** Whether a link message is the disk's. */
-export function isDiskMessage(type: number): boolean {
-  return type >= DISK_TYPE_MIN && type <= DISK_TYPE_MAX;
-}
-
-/** The disk that a message is about. @throws DISK_FRAME_INVALID, DISK_VERSION */
-export function diskOf(message: Buffer): number {
-  if (message.length < 4) throw fail('DISK_FRAME_INVALID', `${message.length} bytes`);
-  const version = message.readUInt8(0);
-  if (version !== DISK_VERSION) throw fail('DISK_VERSION', `${version}, this side ${DISK_VERSION}`);
-  return message.readUInt8(1);
-}
-
-function start(lengthBytes: number, disk: number): Buffer {
-  const out = Buffer.alloc(lengthBytes);
-  out.writeUInt8(DISK_VERSION, 0);
-  out.writeUInt8(disk, 1);
-  return out;
-}
-
-/** Checks version, length and reserved bits (those of `allowed` may be set in bytes 2..3). */
-function check(message: Buffer, lengthBytes: number, allowed = 0): void {
-  diskOf(message);
-  if (message.length !== lengthBytes || message.readUInt16BE(2) & ~allowed) {
-    throw fail('DISK_FRAME_INVALID', `${message.length} bytes, flags ${message.readUInt16BE(2)}`);
-  }
-}
-
-function readRun(message: Buffer, at: number, sectors: number, maxSectors: number): Run {
-  const run = { first: message.readUInt32BE(at), count: message.readUInt32BE(at + 4) };
-  if (run.count === 0 || run.count > maxSectors || run.first + run.count > sectors) {
-    throw fail('DISK_OUT_OF_RANGE', `${run.count} sectors at ${run.first} of ${sectors}`, {
-      fields: { ...run },
-    });
-  }
-  return run;
 }
 
 export function encodeFreeze(disk: number, frame: FreezeFrame): Buffer {
@@ -145,77 +71,6 @@ export function decodeFreeze(message: Buffer): FreezeFrame {
     throw fail('DISK_OUT_OF_RANGE', `${metadataSectors} sectors of metadata`);
   }
   return { fileSizeBytes: size, metadataSectors, qcow2: flags === 1 };
-}
-
-/** Packs one extent; `data` must not be changed afterwards (with codec raw it is copied into the message). */
-export function encodeData(disk: number, pull: number, run: Run, data: Buffer, codec: CodecId): Buffer {
-  const zero = isZero(data);
-  const block = zero ? undefined : encodeBlock(codec, data);
-  const out = start(DATA_HEADER_BYTES, disk);
-  out.writeUInt8(block?.codec ?? CODEC_ZERO, 2);
-  out.writeUInt32BE(pull, 4);
-  out.writeUInt32BE(run.first, 8);
-  out.writeUInt32BE(run.count, 12);
-  const seed = crc32(out.subarray(4, 16));
-  out.writeUInt32BE(block ? crc32(data, seed) : seed, 16);
-  return block ? Buffer.concat([out, block.payload]) : out;
-}
-
-/**
- * Checks the header of a data message against a file of `fileSizeBytes`; the payload stays packed.
- * @param maxBytes most data that a frame of this type may carry
- * @throws DISK_FRAME_INVALID, DISK_VERSION, DISK_OUT_OF_RANGE
- */
-export function decodeData(
-  message: Buffer,
-  fileSizeBytes: number,
-  maxBytes: number = MAX_EXTENT_BYTES,
-): DataFrame {
-  if (message.length < DATA_HEADER_BYTES) throw fail('DISK_FRAME_INVALID', `${message.length} bytes`);
-  diskOf(message);
-  const codec = message.readUInt8(2);
-  if (codec > 3 || message.readUInt8(3) !== 0) throw fail('DISK_FRAME_INVALID', `codec ${codec}`);
-  const maxSectors = codec === CODEC_ZERO ? MAX_ZERO_SECTORS : maxBytes / SECTOR_BYTES;
-  const run = readRun(message, 8, sectorsOf(fileSizeBytes), maxSectors);
-  const payload = message.subarray(DATA_HEADER_BYTES);
-  const lengthBytes = runBytes(run, fileSizeBytes);
-  const fits =
-    codec === CODEC_ZERO
-      ? payload.length === 0
-      : codec === CODEC_RAW
-        ? payload.length === lengthBytes
-        : payload.length > 0 && payload.length < lengthBytes;
-  if (!fits) throw fail('DISK_FRAME_INVALID', `${payload.length} bytes of payload for ${lengthBytes}`);
-  return {
-    codec: codec as DataFrame['codec'],
-    pull: message.readUInt32BE(4),
-    run,
-    crc: message.readUInt32BE(16),
-    payload,
-  };
-}
-
-/**
- * Unpacks and verifies the data of a frame; undefined means zeros.
- * @throws DISK_FRAME_CORRUPT when it does not unpack or its checksum differs
- */
-export function unpackData(frame: DataFrame, fileSizeBytes: number): Buffer | undefined {
-  const head = Buffer.alloc(12);
-  head.writeUInt32BE(frame.pull, 0);
-  head.writeUInt32BE(frame.run.first, 4);
-  head.writeUInt32BE(frame.run.count, 8);
-  let crc = crc32(head);
-  let data: Buffer | undefined;
-  if (frame.codec !== CODEC_ZERO) {
-    try {
-      data = decodeBlock(frame.codec, frame.payload, runBytes(frame.run, fileSizeBytes));
-    } catch (cause) {
-      throw fail('DISK_FRAME_CORRUPT', 'it does not unpack', { cause, fields: { ...frame.run } });
-    }
-    crc = crc32(data, crc);
-  }
-  if (crc !== frame.crc) throw fail('DISK_FRAME_CORRUPT', 'checksum', { fields: { ...frame.run } });
-  return data;
 }
 
 export function encodePull(disk: number, frame: PullFrame): Buffer {
