@@ -1,4 +1,4 @@
-import { open, readdir, rm } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import * as z from 'zod';
 import { sleep } from '../../src/base/async.ts';
@@ -10,7 +10,6 @@ import { loadConfig } from '../../src/site/config.ts';
 import type { MigrationRecord } from '../../src/migration/record.ts';
 import {
   migrationViewSchema,
-  removedSchema,
   residueViewSchema,
   type ResidueView,
   vmViewSchema,

@@ -9,6 +9,8 @@ export interface DiskNotes {
   readonly firstNumber: number;
   /** Takes sector `sector` of the file; it copies what it keeps. */
   add(sector: number, buf: Buffer, start: number): void;
+  /** What nobody waits for may be held up until there is room for more; undefined: there is. */
+  room(): Promise<void> | undefined;
   /** What the other end has noted is not known here. */
   lost(detail: string): void;
 }

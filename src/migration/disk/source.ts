@@ -256,6 +256,7 @@ export class DiskSource implements AsyncDisposable {
     await this.#ready.promise;
     let current = 0;
     while (this.#bitmap.count > 0) {
+      await this.#notes?.room();
       this.#stop.signal.throwIfAborted();
       current = this.#pivot ?? current;
       this.#pivot = undefined;

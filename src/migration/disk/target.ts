@@ -288,7 +288,8 @@ export class DiskTarget implements AsyncDisposable {
     if (frame.pull !== 0) throw fail('DISK_UNSOLICITED', 'a PUSH that names a pull');
     const landed = this.#arrive(frame, 'pushed', message.length);
     const waiting = this.#replay.bytes + this.#content.bytes;
-    return waiting > REPLAY_SLACK_BYTES ? landed : this.#detach(landed);
+    const detached = this.#detach(landed);
+    return waiting > REPLAY_SLACK_BYTES ? landed : (this.#notes?.room() ?? detached);
   }
 
   #onAnswer(message: Buffer): Promise<void> {

@@ -5,6 +5,8 @@ export interface ChannelResidue {
   readonly firstNumber: number;
   /** By channel; without them nothing is noted. */
   readonly sinks: readonly [PageSink, PageSink] | undefined;
+  /** What nobody waits for may be held up until there is room for more to be noted; undefined: there is. */
+  readonly room?: (() => Promise<void> | undefined) | undefined;
 }
 
 /** One channel's part of it. */

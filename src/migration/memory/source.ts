@@ -96,6 +96,7 @@ export class MemorySource implements AsyncDisposable {
   readonly #held: EncodedFrame[] = [];
   readonly #bytes = { memory: 0, device: 0 };
   readonly #pumps: Promise<void>[] = [];
+  #residue: ChannelResidue | undefined;
   readonly #finished = Promise.withResolvers<void>();
   #phase: 'precopy' | 'switching' | 'postcopy' = 'precopy';
   #takeover: Promise<void> | undefined;
@@ -175,6 +176,7 @@ export class MemorySource implements AsyncDisposable {
    * are repeated; what travels is noted. The other channel carries single pages that are waited for: there it is not worth the memory.
    */
   useContent(content: ContentLookup | undefined, repeatPages: number, residue?: ChannelResidue): void {
+    this.#residue = residue;
     for (const { index, encoder } of this.#channels)
       encoder.useContent(content, index === 0 ? repeatPages : 0, ruleOf(residue, index));
   }
@@ -358,6 +360,7 @@ export class MemorySource implements AsyncDisposable {
       clearTimeout(this.#flushTimer);
     }
     encoder.push(chunk);
+    if (this.#phase === 'precopy') await this.#residue?.room?.();
     if (index === 0 && this.#tail) {
       encoder.flush();
       if (this.#tail.push(chunk)) this.#releaseTail(channel);

@@ -202,6 +202,7 @@ export class MemoryTarget implements AsyncDisposable {
     const bytes = channel.decoder.push(message.frame, referenced);
     this.#checkedFrames += 1;
     if (referenced) this.#references.decoded(message.channel, message.sequence, referenced);
+    if (!this.#takeover && !message.takeover) await this.#options.residue?.room?.();
     if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
     await new Promise<void>((resolve, reject) => {
       channel.socket.write(bytes, (cause) => {

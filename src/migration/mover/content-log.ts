@@ -16,7 +16,11 @@ export function openContentLog({ contentLog }: MoverConfig, log: Logger): Conten
 }
 
 export function channelResidue(log: ContentLog | undefined, firstNumber: number): ChannelResidue {
-  return { firstNumber, sinks: log && [log.sink('memory'), log.sink('memory-urgent')] };
+  return {
+    firstNumber,
+    sinks: log && [log.sink('memory'), log.sink('memory-urgent')],
+    room: log && (() => log.room()),
+  };
 }
 
 /** `firstNumber` is known when the two sides have agreed. */
@@ -27,6 +31,7 @@ export function diskNotes(log: ContentLog | undefined, firstNumber: () => number
       return firstNumber();
     },
     add: (sector, buf, start) => log.put(sector, buf, start),
+    room: () => log.room(),
     lost: (detail) => log.giveUp(fail('RESIDUE_LOG_FAILED', detail)),
   };
 }
