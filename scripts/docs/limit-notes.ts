@@ -53,6 +53,9 @@ export const limitNotes: Notes = {
       why: 'The file of a page index with all its entries',
     },
   },
+  'src/content/templates/constants.ts': {
+    MAX_TEMPLATES: { crossed: 'the rest is not listed' },
+  },
   'src/content/images/constants.ts': {
     MAX_VIRTUAL_SIZE_BYTES: {
       crossed: '`IMAGE_TOO_LARGE`',
@@ -192,6 +195,11 @@ export const limitNotes: Notes = {
       test: 'src/migration/disk/parts.test.ts: does urgent jobs first, one at a time, in order',
     },
     REPLAY_SLACK_BYTES: { crossed: 'credit is held back' },
+    MAX_LOADING_BYTES: { crossed: '`DISK_LIMIT`' },
+    MAX_CONTENT_MISSES: {
+      crossed: 'everything is sent',
+      test: 'test/migration/disk-content.test.ts: refers to nothing any more',
+    },
     MAX_REPLAY_QUEUE_FRAMES: {
       crossed: '`DISK_LIMIT`',
       test: 'src/migration/limits.test.ts: messages that wait to be written',
@@ -237,6 +245,10 @@ export const limitNotes: Notes = {
       test: 'src/migration/limits.test.ts: stream messages out of order',
     },
     MAX_REORDERED_BYTES: { crossed: '`MOVER_PROTOCOL`', why: 'Bytes of such messages' },
+    EARLY_MAX_BYTES: {
+      crossed: 'credit is held back until QEMU has taken what came',
+      test: 'src/migration/memory/memory.test.ts: while QEMU starts',
+    },
     CONNECT_TIMEOUT_MS: {
       crossed: '`MOVER_QEMU_TARGET`',
       why: 'How long the target’s QEMU may take to listen for the stream',
@@ -269,9 +281,14 @@ export const limitNotes: Notes = {
   },
   'src/migration/mover/source.ts': {
     CHANNELS_TIMEOUT_MS: { crossed: 'the cancel goes ahead without' },
-    READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`', why: 'How long the target may take from HELLO to READY' },
+    ACCEPT_TIMEOUT_MS: {
+      crossed: '`MOVER_TIMEOUT`',
+      why: 'How long the target may take from HELLO to ACCEPTED',
+    },
+    READY_TIMEOUT_MS: { crossed: '`MOVER_TIMEOUT`' },
   },
   'src/migration/mover/spawn.ts': {
+    ADOPT_TIMEOUT_MS: { crossed: 'the mover is ended and counts as lost' },
     TAKE_BACK_TIMEOUT_MS: {
       crossed: '`RPC_TIMEOUT`',
       why: 'How long a source’s mover may take to make its QEMU run the VM again',
@@ -371,6 +388,8 @@ export const limitNotes: Notes = {
     QEMU_START_TIMEOUT_MS: { crossed: '`QEMU_START_FAILED`' },
     QEMU_QUIT_GRACE_MS: { crossed: 'SIGTERM, then SIGKILL' },
     QEMU_KILL_TIMEOUT_MS: { crossed: '`QEMU_UNKILLABLE`' },
+    MAX_DEVICE_STATE_BYTES: { crossed: '`QEMU_STATE_NOT_SAVED`' },
+    DEVICE_STATE_TIMEOUT_MS: { crossed: '`QMP_EVENT_TIMEOUT`' },
     QEMU_LOG_TAIL_BYTES: { crossed: 'the beginning is left out' },
     NBD_RECONNECT_DELAY_S: { crossed: 'QEMU stops the guest (`werror`/`rerror` = stop)' },
     NBD_OPEN_TIMEOUT_S: { crossed: '`QEMU_START_FAILED`' },
@@ -480,13 +499,19 @@ export const limitNotes: Notes = {
     TOMBSTONES_MAX: { crossed: 'the oldest are forgotten' },
     MIGRATIONS_LISTED: { crossed: 'older ones are not listed' },
     GATEWAY_START_TIMEOUT_MS: { crossed: '`SITE_GATEWAY`' },
-    ADOPT_TIMEOUT_MS: {
-      crossed: 'the mover counts as lost',
-      why: 'How long a mover that runs may be deaf to an agent that wants to adopt it',
-    },
     API_ANSWER_MAX_BYTES: { crossed: '`API_BAD_ANSWER`' },
     API_TIMEOUT_MS: { crossed: '`SITE_UNREACHABLE`' },
+    SWITCH_BUDGET_MAX_MS: {
+      crossed: '`API_BAD_REQUEST`',
+      test: 'src/site/limits.test.ts: the budget of a switch',
+    },
     MACHINES_REMEMBERED: { crossed: 'further ones are checked each time' },
+    TEMPLATE_AFTER_MAX_S: {
+      crossed: '`API_BAD_REQUEST`',
+      test: 'src/site/limits.test.ts: a guest is frozen within an hour',
+    },
+    TEMPLATE_READY_TIMEOUT_MS: { crossed: '`TEMPLATE_NOT_READY`' },
+    TEMPLATE_BUILDS_KEPT: { crossed: 'the oldest are forgotten' },
   },
   'src/wire/bitmap.ts': {
     MAX_BITMAP_BITS: {
@@ -517,6 +542,10 @@ export const limitNotes: Notes = {
     MAX_ZERO_SECTORS: {
       crossed: '`DISK_OUT_OF_RANGE`',
       test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros',
+    },
+    MAX_CONTENT_SECTORS: {
+      crossed: '`DISK_OUT_OF_RANGE`',
+      test: 'src/wire/disk/content.test.ts: holds its limits',
     },
     MAX_METADATA_EXTENT_BYTES: {
       crossed: '`DISK_OUT_OF_RANGE`',
@@ -703,7 +732,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/cli/kit/constants.ts': ['REDRAW_INTERVAL_MS', 'PLAIN_INTERVAL_MS'],
   'src/content/guests/constants.ts': ['DOWNLOAD_POLL_MS', 'LOCK_POLL_MS'],
   'src/content/images/constants.ts': ['COPY_CHUNK_BYTES'],
-  'src/content/pages/constants.ts': ['READ_CHUNK_BYTES'],
+  'src/content/pages/constants.ts': ['READ_CHUNK_BYTES', 'READS_AHEAD'],
   'src/link/constants.ts': [
     'PING_INTERVAL_MS',
     'PING_BURST',
@@ -723,7 +752,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/nbd/constants.ts': ['NBD_COALESCE_BYTES'],
   'src/qemu/constants.ts': ['QEMU_CONNECT_RETRY_MS', 'QEMU_WATCH_INTERVAL_MS', 'TCG_TB_SIZE_MIB'],
   'src/qemu/rfb/constants.ts': ['KEY_DELAY_MS'],
-  'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS', 'ADOPT_RETRY_MS'],
+  'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS', 'TEMPLATE_READY_POLL_MS'],
   'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES', 'REPEAT_WINDOW_PAGES'],
 };
 
@@ -736,7 +765,7 @@ export const notLimits: Readonly<Record<string, readonly string[]>> = {
   'src/link/session.ts': ['MAX_TIMER_MS'],
   'src/qemu/rfb/constants.ts': ['PIXEL_BYTES'],
   'src/wire/codec.ts': ['ZLIB_MIN_CHUNK_BYTES'],
-  'src/wire/disk/constants.ts': ['DISK_.*', 'SECTOR_BYTES', 'CODEC_ZERO'],
+  'src/wire/disk/constants.ts': ['DISK_.*', 'SECTOR_BYTES', 'CODEC_.*'],
   'src/wire/link/constants.ts': [
     '.*_VERSION',
     '.*_MAGIC',

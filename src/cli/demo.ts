@@ -11,6 +11,7 @@ import { parseLinkSpec } from '../link/link-spec.ts';
 import { DemoVm } from './demo/steps.ts';
 import { action, command, type CliContext } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
+import { parseDurationMs } from './kit/duration.ts';
 import { defaultCacheDir } from './kit/image-store.ts';
 import { withInterrupt } from './kit/interrupt.ts';
 import { MigrationDisplay, summary } from './kit/migration-display.ts';
@@ -26,6 +27,7 @@ interface Options {
   link: string;
   memoryCodec?: string;
   diskCodec?: string;
+  switchBudget?: number;
   json?: string;
   keep?: boolean;
 }
@@ -56,6 +58,11 @@ export default function demo(context: CliContext): Command {
     .addOption(new Option('--memory-codec <codec>', 'how pages travel (rle: the paper’s)').choices(codecs))
     .addOption(
       new Option('--disk-codec <codec>', 'how disk blocks travel (rle: the paper’s)').choices(codecs),
+    )
+    .option(
+      '--switch-budget <time>',
+      'switch after about this long (500ms, 2s); see `cloudap migrate --help`',
+      parseDurationMs,
     )
     .option('--json <file>', 'write the migration record (docs/METRICS.md) to this file')
     .option('--keep', 'leave both sites running until Ctrl-C')
@@ -96,6 +103,7 @@ async function runDemo(context: CliContext, options: Options, signal: AbortSigna
           scheme: options.scheme,
           ...(options.memoryCodec ? { memoryCodec: options.memoryCodec } : {}),
           ...(options.diskCodec ? { diskCodec: options.diskCodec } : {}),
+          ...(options.switchBudget === undefined ? {} : { switchBudgetMs: options.switchBudget }),
         },
         (next) => display.show(next),
       )

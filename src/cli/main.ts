@@ -22,6 +22,11 @@ const commands: readonly CommandEntry[] = [
     load: () => import('./image/index.ts'),
   },
   {
+    name: 'template',
+    summary: 'frozen VMs from which others go on at once: build, ls, rm, verify',
+    load: () => import('./template/index.ts'),
+  },
+  {
     name: 'vm',
     summary: 'VMs of a site: create, ls, start, stop, rm, screenshot',
     load: () => import('./vm/index.ts'),

@@ -7,6 +7,7 @@ import { migrationViewSchema, type Migrate, type MigrationView } from '../site/a
 import type { ApiClient } from '../site/api/client.ts';
 import { action, apiClient, command, withSite, type CliContext, type SiteOptions } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
+import { parseDurationMs } from './kit/duration.ts';
 import { MigrationDisplay, summary } from './kit/migration-display.ts';
 import { failUsage, formatMs, printJson, table } from './kit/output.ts';
 
@@ -15,6 +16,7 @@ interface Options extends SiteOptions {
   scheme: 'hybrid';
   memoryCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   diskCodec?: 'raw' | 'rle' | 'zstd' | 'content';
+  switchBudget?: number;
   cancel?: string;
   follow?: string;
   ls?: boolean;
@@ -57,6 +59,11 @@ export default function migrate(context: CliContext): Command {
         'how disk blocks travel (default: as the site’s configuration says)',
       ).choices(codecs),
     )
+    .option(
+      '--switch-budget <time>',
+      'switch after about this long (500ms, 2s), whatever of the memory has gone: the rest follows, and the VM waits where it needs it',
+      parseDurationMs,
+    )
     .option('--follow <id>', 'show a migration that is under way, by its id')
     .option('--cancel <id>', 'cancel a migration that has not switched yet')
     .option('--ls', 'list the migrations of this site, running and past')
@@ -76,6 +83,7 @@ export default function migrate(context: CliContext): Command {
           scheme: options.scheme,
           ...(options.memoryCodec ? { memoryCodec: options.memoryCodec } : {}),
           ...(options.diskCodec ? { diskCodec: options.diskCodec } : {}),
+          ...(options.switchBudget === undefined ? {} : { switchBudgetMs: options.switchBudget }),
         };
         const { migrationId } = await api.json('POST', '/migrations', migrationViewSchema, { body });
         return follow(context, api, migrationId, options);

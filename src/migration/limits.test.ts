@@ -26,11 +26,12 @@ test('stream messages out of order', async () => {
   const qemu = createServer((socket) => sockets.push(socket)).listen(dir.file('qemu'));
   await once(qemu, 'listening');
   const target = new MemoryTarget({
+    preempt: false,
     socketPath: dir.file('qemu'),
     onTakeover: () => Promise.resolve(),
     onReturn: () => {},
   });
-  await target.connect(false);
+  await target.connect();
   const message = (sequence: number): Buffer =>
     encodeStreamMessage({ channel: 0, takeover: false, sequence, frame: Buffer.alloc(0) });
   for (let i = 1; i <= MAX_REORDERED_MESSAGES; i++) void target.handle(message(i), 'urgent');

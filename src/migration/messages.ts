@@ -13,8 +13,9 @@ import {
  *
  *   source                                   target
  *     | HELLO --------------------------------> |  (urgent)  same migration, VM, generation?
- *     | <-------------------------------- READY |            QEMU listens, NBD is served
+ *     | <----------------------------- ACCEPTED |            what it has of what may be referred to
  *     | STREAM (memory, round one) ===========> |  (bulk)
+ *     | <-------------------------------- READY |            QEMU listens, NBD is served: the source may switch
  *     | <------------------------------- RETURN |            QEMU's return path
  *     | <--------------- CONTENT_MISSING, DECODED |          pages referred to that are damaged there; frames done with
  *     | CONTENT_BYTES ------------------------> |  (urgent)  those pages
@@ -152,11 +153,12 @@ export const controlSchema = z.discriminatedUnion('kind', [
     ...pagesShape,
   }),
   z.object({
-    kind: z.literal('ready'),
+    kind: z.literal('accepted'),
     /** What of it the target has too, in the same order. */
     content: z.array(digest).max(SOURCES_MAX).optional(),
     ...pagesShape,
   }),
+  z.object({ kind: z.literal('ready') }),
   z.object({ kind: z.literal('resumed'), atMs: z.number() }),
   z.object({ kind: z.literal('independent'), figures: targetFiguresSchema, keeps: pagesShape.keeps }),
   z.object({ kind: z.literal('released'), keeps: pagesShape.keeps }),

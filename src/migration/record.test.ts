@@ -21,6 +21,7 @@ const record: MigrationRecord = {
   switchTimeMs: null,
   totalTimeMs: null,
   completedAsPrecopy: false,
+  switchBudgetMs: null,
   bytes: { memory: 0, disk: 0, device: 0, control: 0, total: 0 },
   rawBytes: { memory: 0, disk: 0, device: 0 },
   pages: {

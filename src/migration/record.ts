@@ -45,6 +45,8 @@ export const migrationRecordSchema = z.object({
   totalTimeMs: ms.nullable(),
   /** True where QEMU had so little left that it completed as pre-copy, with no post-copied page. */
   completedAsPrecopy: z.boolean(),
+  /** What the switch might take, if it was asked for; `pages.faulted` is what that cost. */
+  switchBudgetMs: ms.nullable().default(null),
   bytes: z.object({ memory: count, disk: count, device: count, control: count, total: count }),
   /** What the same would have been without our encoding. */
   rawBytes: z.object({ memory: count, disk: count, device: count }),

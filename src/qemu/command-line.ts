@@ -40,6 +40,16 @@ export type QemuDisk =
       readonly topPath: string;
     };
 
+/** A file that is the guest's memory. It is made if it is not there; otherwise its length must be the memory's. */
+export interface MemoryFile {
+  readonly path: string;
+  /**
+   * True: what the guest writes goes to the file. False: the file is only read, pages that the guest writes are its
+   * own (copy-on-write), and all that it does not write is in memory once for all VMs of this file.
+   */
+  readonly shared: boolean;
+}
+
 export interface QemuOptions {
   readonly spec: MachineSpec;
   /** Shown in process lists. */
@@ -48,6 +58,8 @@ export interface QemuOptions {
   readonly accelerator: 'kvm' | 'tcg';
   /** Must be there if and only if the spec has a disk. */
   readonly disk?: QemuDisk | undefined;
+  /** Map the guest's memory from this file instead of making it anonymous. */
+  readonly memoryFile?: MemoryFile | undefined;
   /** Wait for a migration (`-incoming defer`) instead of starting the guest. Implied by an incoming disk. */
   readonly incoming?: boolean | undefined;
   /** Do not start the guest before `cont`. */
@@ -107,12 +119,22 @@ export function qemuArguments(options: QemuOptions): string[] {
   ];
 }
 
-function machine({ spec, accelerator, tbSizeMiB = TCG_TB_SIZE_MIB }: QemuOptions): string[] {
+/**
+ * The block of memory has the same name, the object's id, whatever it is made of: so a VM whose memory began as a file
+ * moves to a target with anonymous memory. The target's must be that, for userfaultfd knows no private mapping of a file.
+ */
+function memory({ spec, memoryFile }: QemuOptions): string {
+  const common = { id: 'ram', size: `${spec.memoryMiB}M` };
+  if (!memoryFile) return optionText('memory-backend-ram', common);
+  const { path, shared } = memoryFile;
+  return optionText('memory-backend-file', { ...common, 'mem-path': checkPath(path), share: shared });
+}
+
+function machine(options: QemuOptions): string[] {
+  const { spec, accelerator, tbSizeMiB = TCG_TB_SIZE_MIB } = options;
   const accel = accelerator === 'tcg' ? optionText('tcg', { 'tb-size': tbSizeMiB }) : 'kvm';
-  // Anonymous memory: a private mapping of a file cannot be a target of post-copy (prototypes).
-  const ram = optionText('memory-backend-ram', { id: 'ram', size: `${spec.memoryMiB}M` });
   return [
-    ['-object', ram],
+    ['-object', memory(options)],
     ['-machine', optionText(spec.machineType, { 'memory-backend': 'ram' })],
     ['-accel', accel],
     // The model's commas separate its flags; the schema lets nothing else through. Without `enforce` QEMU would

@@ -58,6 +58,12 @@ export const PIVOT_TIMEOUT_MS = 120_000;
 /** Deadline of committing `top` into the overlay; it moves data on the local disk only. */
 export const COMMIT_TIMEOUT_MS = 30 * 60_000;
 
+/** Saved state of a VM's devices, its video memory (16 MiB) included; the memory itself is not part of it. */
+export const MAX_DEVICE_STATE_BYTES = 256 * 1024 * 1024;
+
+/** Saving or loading a few MiB of device state. */
+export const DEVICE_STATE_TIMEOUT_MS = 60_000;
+
 /** Oldest QEMU that is supported (DESIGN 7). */
 export const MIN_QEMU_VERSION = { major: 7, minor: 2 } as const;
 

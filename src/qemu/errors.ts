@@ -87,6 +87,14 @@ export const fail = errorCatalogue({
     summary: 'an overlay cannot be used',
     remedy: 'It is not the image of this VM, or it is damaged; `qemu-img check` says more.',
   },
+  QEMU_STATE_NOT_SAVED: {
+    summary: 'the state of a virtual machine’s devices could not be saved',
+    remedy: 'The message is QEMU’s own, mostly a full disk; the VM is stopped but unharmed.',
+  },
+  QEMU_STATE_NOT_LOADED: {
+    summary: 'QEMU cannot go on from the saved state',
+    remedy: 'The state is damaged, or of another machine; make it anew with this QEMU.',
+  },
   QEMU_BLOCK_JOB_FAILED: {
     summary: 'a block job of QEMU failed',
     remedy: 'The message is QEMU’s own, mostly a full disk; the VM goes on with the longer chain.',

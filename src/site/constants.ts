@@ -80,11 +80,6 @@ export const GATEWAY_WATCH_INTERVAL_MS = 1_000;
 
 /** Gateway route of the agents' RPC. */
 export const ROUTE_AGENT = 'agent';
-
-/** How long a mover that runs may be deaf to an agent that wants to adopt it, and the pause between attempts. */
-export const ADOPT_TIMEOUT_MS = 10_000;
-export const ADOPT_RETRY_MS = 50;
-
 /** Whether movers use QEMU's second channel for the pages that the target waits for (`postcopy-preempt`). */
 export const POSTCOPY_PREEMPT = true;
 
@@ -99,3 +94,18 @@ export const MACHINES_REMEMBERED = 256;
 
 /** How long the end of an attempt waits for the target to be clean; without an answer the target cleans up by itself. */
 export const ABORT_TIMEOUT_MS = 5_000;
+
+/** Longest budget of a switch that can be asked for: an hour. */
+export const SWITCH_BUDGET_MAX_MS = 3_600_000;
+
+/** Latest time after its start at which a guest may be frozen into a template by the clock. */
+export const TEMPLATE_AFTER_MAX_S = 3600;
+
+/** How long a guest may take until it shows that it is ready to become a template; a browser under TCG needs a minute or two. */
+export const TEMPLATE_READY_TIMEOUT_MS = 10 * 60_000;
+
+/** How often a guest's serial log is searched for the mark of its boot. */
+export const TEMPLATE_READY_POLL_MS = 100;
+
+/** Builds of templates that an agent remembers, the one under way included. */
+export const TEMPLATE_BUILDS_KEPT = 32;

@@ -108,6 +108,46 @@ export const failVm = errorCatalogue({
   },
 });
 
+/** Building templates and starting from them. */
+export const failTemplate = errorCatalogue({
+  TEMPLATE_NO_IMAGE: {
+    summary: 'the base image of the template is not at this site',
+    remedy: 'Stage it first: `cloudap image import` or `cloudap image build`.',
+  },
+  TEMPLATE_ACCELERATOR: {
+    summary: 'the template was made with another accelerator than this site has',
+    remedy: 'Build one here: a frozen VM cannot change between KVM and TCG.',
+  },
+  TEMPLATE_QEMU_TOO_OLD: {
+    summary: 'the template was made by a newer QEMU than this site has',
+    remedy:
+      'Upgrade QEMU here, or build the template with this one: QEMU reads the state of older versions only.',
+  },
+  TEMPLATE_MACHINE: {
+    summary: 'this site’s QEMU cannot make the template’s machine',
+    remedy: 'Build the template with a machine type and CPU model that all sites know.',
+  },
+  TEMPLATE_BUSY: {
+    summary: 'this site is building a template already',
+    remedy: 'Wait for that to end: each build boots a VM and hashes its memory.',
+  },
+  TEMPLATE_NOT_READY: {
+    summary: 'the guest does not say when it is ready',
+    remedy:
+      'Give `--after SECONDS`, or build the image from a recipe: those say how a guest looks when it is up.',
+  },
+  TEMPLATE_GUEST_ENDED: {
+    summary: 'the guest ended before it was ready',
+    remedy: 'The message holds the end of what it printed; try the image with `cloudap vm create --start`.',
+  },
+  TEMPLATE_BUILD_UNKNOWN: {
+    summary: 'this site knows no such build',
+    remedy:
+      'Builds that have ended are forgotten when the agent ends; `cloudap template ls` shows what came of them.',
+  },
+  TEMPLATE_CANCELLED: { summary: 'the build was cancelled', remedy: 'Nothing of it is left.' },
+});
+
 /** A target's coded no to `migration.prepare`, given before anything is touched. */
 export const failPrepare = errorCatalogue({
   PREPARE_BAD_REQUEST: {

@@ -1,7 +1,8 @@
 import { writeFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import { tempDir } from '../../test/kit/tempdir.ts';
-import { createVmSchema } from './api/messages.ts';
+import { buildTemplateSchema } from './api/template-messages.ts';
+import { createVmSchema, migrateSchema } from './api/messages.ts';
 import { loadConfig, parseConfig } from './config.ts';
 import {
   CONFIG_MAX_BYTES,
@@ -9,6 +10,8 @@ import {
   DIAL_SITES_MAX,
   MEMORY_MAX_MIB,
   MEMORY_MIN_MIB,
+  SWITCH_BUDGET_MAX_MS,
+  TEMPLATE_AFTER_MAX_S,
   VMS_MAX,
 } from './constants.ts';
 
@@ -52,4 +55,26 @@ test.each([
   const taken = (value: number): boolean =>
     createVmSchema.safeParse({ name: 'desk', image: 'ci', [field]: value }).success;
   expect([least - 1, least, most, most + 1].map(taken)).toEqual([false, true, true, false]);
+});
+
+test('the budget of a switch', () => {
+  const taken = (switchBudgetMs: number): boolean =>
+    migrateSchema.safeParse({ vm: 'desk', to: 'ap1', switchBudgetMs }).success;
+  expect([0, 1, SWITCH_BUDGET_MAX_MS, SWITCH_BUDGET_MAX_MS + 1].map(taken)).toEqual([
+    false,
+    true,
+    true,
+    false,
+  ]);
+});
+
+test('a guest is frozen within an hour', () => {
+  const taken = (afterS: number): boolean =>
+    buildTemplateSchema.safeParse({ name: 'desk', image: 'ci', afterS }).success;
+  expect([-1, 0, TEMPLATE_AFTER_MAX_S, TEMPLATE_AFTER_MAX_S + 1].map(taken)).toEqual([
+    false,
+    true,
+    true,
+    false,
+  ]);
 });

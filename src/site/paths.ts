@@ -81,6 +81,9 @@ export function sitePaths(config: { dataDir: string; runtimeDir: string; imageDi
     vmsDir: join(dataDir, 'vms'),
     migrationsDir: join(dataDir, 'migrations'),
     residueDir: join(dataDir, 'residue'),
+    templatesDir: join(dataDir, 'templates'),
+    /** Sockets of the VM that is being made a template; there is one at a time. */
+    templateSockets: join(runtimeDir, 'v', 'template'),
     apiSocket: join(runtimeDir, 'api.sock'),
     /** The gateway splices route NAME to `<linkDir>/NAME.sock`. */
     linkDir: join(runtimeDir, 'link'),
@@ -111,7 +114,8 @@ export type SitePaths = ReturnType<typeof sitePaths>;
 export type VmPaths = ReturnType<typeof vmPaths>;
 export type MigrationPaths = ReturnType<SitePaths['migration']>;
 
-function vmPaths(dir: string, socketDir: string) {
+/** Files and sockets of one VM. */
+export function vmPaths(dir: string, socketDir: string) {
   return {
     dir,
     socketDir,
@@ -130,5 +134,7 @@ function vmPaths(dir: string, socketDir: string) {
     /** First serial port (also logged), and the second, where the guest has one. */
     serialSocket: join(socketDir, 'serial.sock'),
     serial1Socket: join(socketDir, 'serial1.sock'),
+    /** What a template saves of the VM, or the VM takes from its template. */
+    stateSocket: join(socketDir, 'state.sock'),
   };
 }

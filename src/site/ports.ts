@@ -1,5 +1,8 @@
+import type { GuestInfo } from '../content/images/manifest.ts';
+import type { Template, TemplateStore } from '../content/templates/store.ts';
 import type { MoverConfig } from '../migration/mover/config.ts';
 import type { MoverHandle } from '../migration/mover/handle.ts';
+import type { MemoryFile } from '../qemu/command-line.ts';
 import type { ProcessIdentity } from '../qemu/process-identity.ts';
 import type { VmPaths } from './paths.ts';
 import type { VmDefinition } from './vm/definition.ts';
@@ -11,6 +14,7 @@ import type { VmDefinition } from './vm/definition.ts';
 export interface SiteBackends {
   qemu: QemuBackend;
   images: ImageBackend;
+  templates: TemplateBackend;
   movers: MoverBackend;
   disks: DiskBackend;
 }
@@ -39,6 +43,8 @@ export interface QemuHandle {
   screenshotPng(): Promise<Buffer>;
   /** Lets a guest go on that a failed migration left paused; cancels what is left of that migration. */
   resumeAfterFailedMigration(): Promise<void>;
+  /** Stops the guest and saves all but its memory, which must be a shared file. @throws QEMU_STATE_NOT_SAVED */
+  saveDevices(file: string, signal?: AbortSignal): Promise<void>;
   /** Whether the disk is base <- overlay again, with nothing of a migration in it. */
   isIndependent(): Promise<boolean>;
   /** Closes the monitor connection only. */
@@ -59,6 +65,8 @@ export interface BaseImage {
   defaults: { memoryMiB: number; cpus: number; display: 'vga' | 'none'; input: 'tablet' | 'none' };
   /** 2 where a program in the guest speaks on the second port. */
   serialPorts: 1 | 2;
+  /** How to see that the guest is up. */
+  guest?: GuestInfo | undefined;
 }
 
 export interface StartQemu {
@@ -67,6 +75,10 @@ export interface StartQemu {
   image: BaseImage;
   /** Waits for a migration, its disk served by the mover behind `nbdSocket`. */
   incoming?: { nbdSocket: string };
+  /** Goes on from this state, with a copy of its overlay as the disk, instead of booting; it runs when QEMU is there. */
+  template?: Template;
+  /** The guest's memory is this file. */
+  memoryFile?: MemoryFile;
 }
 
 export interface QemuBackend {
@@ -85,6 +97,8 @@ export interface ImageBackend {
   find(digest: string): Promise<BaseImage | undefined>;
 }
 
+export type TemplateBackend = Pick<TemplateStore, 'get' | 'find' | 'list' | 'remove' | 'newFiles' | 'add'>;
+
 export interface MoverBackend {
   start(config: MoverConfig): Promise<MoverHandle>;
   /** The mover that serves this socket, if it still runs. */
@@ -98,6 +112,8 @@ export interface DiskBackend {
     virtualBytes: number,
     backing?: { path: string; format: 'qcow2' | 'raw' },
   ): Promise<void>;
+  /** A writable copy that only the site's user reads; the file system shares the blocks where it can. */
+  copy(from: string, to: string): Promise<void>;
   /** Corrects the backing file named in an overlay's header, without looking at it. */
   setBacking(path: string, backing: { path: string; format: 'qcow2' | 'raw' }): Promise<void>;
   freeBytes(directory: string): Promise<number>;

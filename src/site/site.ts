@@ -5,6 +5,7 @@ import { ResidueStore } from '../content/residue/store.ts';
 import type { Logger } from 'pino';
 import { apiServer, listenApi } from './api/server.ts';
 import type { SiteStatus, SiteView, VmView } from './api/messages.ts';
+import type { TemplateView } from './api/template-messages.ts';
 import { formatAddress } from './config-text.ts';
 import type { SiteConfig } from './config.ts';
 import { PEER_CALL_TIMEOUT_MS, PREPARE_TIMEOUT_MS, SOURCE_MOVER_TIMEOUT_MS } from './constants.ts';
@@ -16,6 +17,8 @@ import { MigrationManager } from './migrate/manager.ts';
 import { makeRuntimeDir, removeRuntimeDir, sitePaths, type SitePaths } from './paths.ts';
 import { Peers } from './peers.ts';
 import type { QemuFacts, SiteBackends } from './ports.ts';
+import { TemplateBuilds } from './templates/builds.ts';
+import { viewTemplate, vmsOfTemplate } from './templates/view.ts';
 import { loadTls } from './tls.ts';
 import { VERSION } from './version.ts';
 import { VmManager } from './vm/manager.ts';
@@ -38,6 +41,7 @@ export class Site {
   readonly vms: VmManager;
   readonly migrations: MigrationManager;
   readonly residue: ResidueStore;
+  readonly builds: TemplateBuilds;
   readonly #backends: SiteBackends;
   readonly #closing = new AbortController();
   readonly #startedAtMs = Date.now();
@@ -71,6 +75,7 @@ export class Site {
       log,
       onRemoved: (vmId) => void forgetVm({ residue: this.residue, log, peers: () => this.peers }, vmId),
     });
+    this.builds = new TemplateBuilds({ paths: this.paths, backends, vms: this.vms }, log);
     this.migrations = new MigrationManager({
       config,
       paths: this.paths,
@@ -109,6 +114,7 @@ export class Site {
       ]);
       site = new Site(config, options, facts, store, lock);
       await site.vms.adoptAll();
+      await site.builds.recover();
       // before the connections: nobody may ask for what is not settled yet; what hangs on a target's word is asked then
       await site.migrations.recover();
       await site.#connect(tls);
@@ -175,6 +181,20 @@ export class Site {
     return viewVm(this.config.id, this.vms, vm, this.migrations.activeOf(vm.definition.id)?.id, image);
   }
 
+  async templates(): Promise<TemplateView[]> {
+    const templates = await this.#backends.templates.list();
+    return Promise.all(templates.map((template) => viewTemplate(this.vms, template)));
+  }
+
+  /** @throws TEMPLATE_UNKNOWN, TEMPLATE_AMBIGUOUS, TEMPLATE_IN_USE */
+  async removeTemplate(reference: string): Promise<{ digest: string; name: string }> {
+    const { digest, name } = await this.#backends.templates.remove(reference, (found) =>
+      vmsOfTemplate(this.vms, found),
+    );
+    this.log.info({ template: digest, name }, 'template removed');
+    return { digest, name };
+  }
+
   sites(): SiteView[] {
     const { listen, advertise } = this.config.link;
     const address = advertise ?? listen;
@@ -229,6 +249,7 @@ export class Site {
   /** Stops serving. VMs and movers run on, and so does the gateway while a mover's link may pass through it. */
   async stop(options: { stopVms?: boolean } = {}): Promise<void> {
     await this.#api?.close();
+    await this.builds.close();
     if (options.stopVms) await this.vms.stopAll();
     await this.#close(!this.migrations.hasActive);
     this.log.info('site stopped');
@@ -239,6 +260,7 @@ export class Site {
     await this.#api?.close();
     await this.#gateway?.close(endGateway);
     await this.#peers?.close();
+    await this.builds.close();
     await this.migrations.detach();
     await this.vms.detachAll();
     removeRuntimeDir(this.config.runtimeDir);

@@ -1,9 +1,10 @@
 /** A site whose processes are fakes: QEMU, movers, images and disks; everything above them is the real thing. */
 import { randomUUID } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { copyFile, writeFile } from 'node:fs/promises';
 import { pino } from 'pino';
 import { processAlive } from '../../src/base/process.ts';
 import { CloudapError } from '../../src/base/errors.ts';
+import { templateFiles } from '../../src/content/templates/store.ts';
 import type { MoverConfig, MoverStatus } from '../../src/migration/mover/config.ts';
 import type { MoverHandle } from '../../src/migration/mover/handle.ts';
 import type { ProcessIdentity } from '../../src/qemu/process-identity.ts';
@@ -60,6 +61,10 @@ export class FakeQemu implements QemuHandle {
     this.resumed += 1;
     this.state = 'running';
   }
+  async saveDevices(file: string): Promise<void> {
+    await writeFile(file, 'devices');
+    this.state = 'postmigrate';
+  }
   async isIndependent(): Promise<boolean> {
     return this.independent;
   }
@@ -72,6 +77,7 @@ export class FakeMover implements MoverHandle {
   readonly exited: Promise<MoverStatus | undefined>;
   status: MoverStatus;
   cancelled: string | undefined;
+  qemuIsUp = false;
   killed = false;
   /** Set to let `cancel` fail as after the switch. */
   tooLate = false;
@@ -106,6 +112,9 @@ export class FakeMover implements MoverHandle {
   finish(change?: Partial<MoverStatus>): void {
     if (change) this.tell(change);
     this.#resolve(this.status);
+  }
+  async qemuStarted(): Promise<void> {
+    this.qemuIsUp = true;
   }
   async takeBack(): Promise<void> {}
   async cancel(reason: string): Promise<void> {
@@ -181,6 +190,20 @@ export class FakeHost {
         },
         find: async (digest) => (digest === this.image.digest ? this.image : undefined),
       },
+      templates: {
+        get: async (reference) => {
+          throw new CloudapError('TEMPLATE_UNKNOWN', reference, '');
+        },
+        find: async () => undefined,
+        list: async () => [],
+        remove: async (reference) => {
+          throw new CloudapError('TEMPLATE_UNKNOWN', reference, '');
+        },
+        newFiles: () => templateFiles('/nowhere'),
+        add: async () => {
+          throw new CloudapError('TEMPLATE_STORE', 'a fake', '');
+        },
+      },
       movers: {
         start: async (config) => {
           await this.beforeMover();
@@ -197,6 +220,7 @@ export class FakeHost {
       },
       disks: {
         createQcow2: (path) => writeFile(path, 'overlay'),
+        copy: copyFile,
         setBacking: async () => {},
         freeBytes: async () => this.freeBytes,
         fileBytes: async () => ({ allocated: 4096, length: 196_616 }),

@@ -55,6 +55,8 @@ export interface MemoryPairOptions {
   up?: FakeLinkOptions;
   codec?: MemorySourceOptions['codec'];
   preempt?: boolean;
+  /** The target's QEMU is not there yet: `target.connect()` is the test's. */
+  late?: boolean;
   onTakeover?: MemorySourceOptions['onTakeover'];
 }
 
@@ -91,6 +93,7 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
   let takenAtBytes: number | undefined;
   const target = new MemoryTarget({
     socketPath: dir.file(`in${name}`),
+    preempt: options.preempt ?? false,
     onTakeover: async () => {
       takenAtBytes = incoming.received().length;
     },
@@ -98,7 +101,7 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
       void up.send('urgent', MESSAGE_RETURN, bytes);
     },
   });
-  await target.connect(options.preempt ?? false);
+  if (!options.late) await target.connect();
   const handler: MessageHandler = (type, payload, lane) => {
     if (type === MESSAGE_STREAM) return target.handle(payload, lane);
     if (type === MESSAGE_STREAM_END) return target.handleEnd(payload);

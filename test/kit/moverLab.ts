@@ -150,6 +150,7 @@ export class MoverLab implements AsyncDisposable {
       overlay: { socketPath: target.nbdSocket },
       topPath: target.topPath,
     });
+    await targetMover.qemuStarted();
     const emulator = options.link
       ? this.#stack.use(
           await Emulator.listen({
@@ -172,7 +173,6 @@ export class MoverLab implements AsyncDisposable {
       diskCodec: 'rle',
       preempt: true,
       initiatedAtMs,
-      preparedAtMs: Date.now(),
       accelerator: 'tcg',
       qemuVersion: '7.2',
       vm: {

@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DiskSource, type DiskSourceOptions, DiskTarget } from '../../src/migration/disk/index.ts';
+import type { FakeContent } from './disk-content.ts';
 import { FakeLink, type FakeLinkOptions } from './disk-link.ts';
 
 export interface Pair extends AsyncDisposable {
@@ -21,6 +22,8 @@ export interface PairOptions {
   /** What the target's file holds before the freeze. */
   before?: Buffer;
   targetPath?: string;
+  /** What both sides have agreed on. */
+  content?: FakeContent | undefined;
 }
 
 export async function tempFolder(): Promise<AsyncDisposable & { path: string }> {
@@ -40,6 +43,8 @@ export async function diskPair(folder: string, sourcePath: string, options: Pair
     link: up,
     announcedSizeBytes: options.announcedSizeBytes ?? 2 ** 30,
   });
+  source.useContent(options.content);
+  target.useContent(options.content);
   down.connect((type, payload, lane) => target.handle(type, payload, lane));
   up.connect((type, payload, lane) => source.handle(type, payload, lane));
   return {

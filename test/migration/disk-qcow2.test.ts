@@ -12,6 +12,7 @@ import {
   parseQcow2Header,
   subclusterKind,
 } from '../../src/wire/qcow2/index.ts';
+import { FakeContent } from './disk-content.ts';
 import { diskPair, tempFolder } from './disk-kit.ts';
 import { seeded } from './disk-link.ts';
 
@@ -273,6 +274,14 @@ describe('an overlay', () => {
         oneAtATime: random() < 0.5,
       };
       const damage = random() < 0.5 ? 0.1 : 0;
+      const missing = random() < 0.5 ? 0.1 : 0;
+      const content =
+        random() < 0.3
+          ? undefined
+          : new FakeContent(expected, () => random() < 0.7, {
+              turns: link.delayTurns,
+              missing: () => random() < missing,
+            });
       const tamper = (type: number, payload: Buffer): Buffer => {
         if (type !== disk.DISK_PUSH && type !== disk.DISK_ANSWER && type !== disk.DISK_METADATA)
           return payload;
@@ -281,7 +290,11 @@ describe('an overlay', () => {
         copy.writeUInt8(copy.readUInt8(copy.length - 1) ^ 1, copy.length - 1);
         return copy;
       };
-      await using pair = await diskPair(folder.path, overlay, { down: { ...link, tamper }, up: link });
+      await using pair = await diskPair(folder.path, overlay, {
+        down: { ...link, tamper },
+        up: link,
+        content,
+      });
       const { source, target } = pair;
       await source.freeze();
       source.startPush();

@@ -5,6 +5,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { errorCode } from '../../src/base/errors.ts';
 import * as disk from '../../src/wire/disk/index.ts';
+import { FakeContent } from './disk-content.ts';
 import { diskPair, mixedContent, tempFolder } from './disk-kit.ts';
 import { seeded } from './disk-link.ts';
 
@@ -25,6 +26,8 @@ describe('disk post-copy', () => {
           oneAtATime: fc.boolean(),
           windowBytes: fc.constantFrom(1, 20_000, 300_000),
           codec: fc.constantFrom(1 as const, 2 as const, 3 as const),
+          known: fc.constantFrom(0, 0.3, 0.9, 1),
+          missing: fc.constantFrom(0, 0, 0.05, 1),
         }),
         async (plan) => {
           const random = seeded(plan.seed);
@@ -33,7 +36,15 @@ describe('disk post-copy', () => {
           await writeFile(path, content);
           const delayTurns = (): number => Math.floor(random() * 6);
           const link = { delayTurns, oneAtATime: plan.oneAtATime, windowBytes: plan.windowBytes };
+          const known =
+            plan.known === 0
+              ? undefined
+              : new FakeContent(content, () => random() < plan.known, {
+                  turns: delayTurns,
+                  missing: () => random() < plan.missing,
+                });
           await using pair = await diskPair(folder.path, path, {
+            content: known,
             before: Buffer.from('before'),
             source: { format: 'raw', codec: plan.codec },
             up: link,
@@ -81,15 +92,18 @@ describe('disk post-copy', () => {
           expect(there.pushed + there.pulled + there.skipped + there.metadata).toBe(there.total);
           const here = source.stats().blocks;
           expect(here.pushed + here.pulled + here.skipped + here.metadata).toBe(here.total);
+          expect(there.referenced).toBeLessThanOrEqual(there.pushed + there.pulled);
           if (plan.damage === 0 && plan.loss === 0) {
+            expect(target.stats().badFrames).toBe(0);
+            if (plan.missing > 0 && known) return;
             expect(here.resent).toBe(0);
             expect(there.dropped).toBe(0);
             expect(there.pulled).toBe(here.pulled);
-            expect(target.stats().badFrames).toBe(0);
+            expect(there.referenced).toBe(here.referenced);
           }
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 250 },
     );
   });
 

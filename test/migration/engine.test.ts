@@ -83,6 +83,19 @@ describe('a VM under a writing, discarding and verifying workload', () => {
   });
 });
 
+test('with a budget round one is cut short, and the rest is post-copied', async () => {
+  const migration = await lab.migrate(place, {
+    change: { switchBudgetMs: 400, memoryCodec: 'rle' },
+    link: { rateMbit: 50, rttMs: 4 },
+  });
+  const { place: arrived, record } = await migration.finish();
+  place = arrived;
+  await verified(place);
+  expect(record).toMatchObject({ ok: true, switchBudgetMs: 400, integrity: { bad: 0 } });
+  // far more than what became dirty meanwhile
+  expect(record.pages.postCopied).toBeGreaterThan(record.vm.memoryMiB * 64);
+});
+
 test('after the switch a cut link pauses what needs the source and resumes with it', async () => {
   const migration = await lab.migrate(place, { link: { rateMbit: 150, rttMs: 10 } });
   await reached(migration.target, 'postcopy');

@@ -2,8 +2,10 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ImageStore, type Image } from '../../content/images/store.ts';
+import { TemplateStore } from '../../content/templates/store.ts';
 import { statusSchema } from '../../site/api/messages.ts';
 import { readJson } from '../../site/json-file.ts';
+import { sitePaths } from '../../site/paths.ts';
 import { vmDefinitionSchema } from '../../site/vm/definition.ts';
 import { apiClient, siteConfig, type SiteOptions } from './command.ts';
 
@@ -11,22 +13,33 @@ import { apiClient, siteConfig, type SiteOptions } from './command.ts';
  * The image store of a site. Commands work on it by themselves: hashing and copying gigabytes is no work for an
  * agent, and the store may be used by any number of processes.
  */
-export async function openStore(options: SiteOptions): Promise<{ store: ImageStore; dataDir: string }> {
-  if (options.socket === undefined) {
-    const { imageDir, dataDir } = siteConfig(options);
-    return { store: await ImageStore.open(imageDir), dataDir };
-  }
-  const { imageDir, dataDir } = await apiClient(options).json('GET', '/status', statusSchema);
-  return { store: await ImageStore.open(imageDir), dataDir };
+export async function openStore(options: SiteOptions): Promise<{ store: ImageStore; site: SiteFolders }> {
+  const site = await siteFolders(options);
+  return { store: await ImageStore.open(site.imageDir), site };
 }
 
-/** Names of the VMs of a site that are based on an image. */
-export async function vmsBasedOn(dataDir: string, digest: string): Promise<string[]> {
-  const vms = join(dataDir, 'vms');
+/** As `openStore`, for templates. */
+export async function openTemplates(options: SiteOptions): Promise<TemplateStore> {
+  return TemplateStore.open(sitePaths(await siteFolders(options)).templatesDir);
+}
+
+type SiteFolders = Parameters<typeof sitePaths>[0];
+
+async function siteFolders(options: SiteOptions): Promise<SiteFolders> {
+  if (options.socket === undefined) return siteConfig(options);
+  return apiClient(options).json('GET', '/status', statusSchema);
+}
+
+/** Names of the VMs and templates of a site that are based on an image. */
+export async function basedOn(site: SiteFolders, digest: string): Promise<string[]> {
+  const { vmsDir: vms, templatesDir } = sitePaths(site);
   const names: string[] = [];
   for (const id of await readdir(vms).catch(() => [])) {
     const vm = await readJson(join(vms, id, 'vm.json'), vmDefinitionSchema).catch(() => undefined);
     if (vm?.image === digest) names.push(vm.name);
+  }
+  for (const { manifest } of await (await TemplateStore.open(templatesDir)).list()) {
+    if (manifest.image === digest) names.push(`template ${manifest.name}`);
   }
   return names;
 }

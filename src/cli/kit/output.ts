@@ -57,10 +57,12 @@ export function reportError(output: Output, thrown: unknown, json: boolean): num
   return exitCode(error);
 }
 
+const cancelled: ReadonlySet<string> = new Set(['CANCELLED', 'MIGRATE_CANCELLED', 'TEMPLATE_CANCELLED']);
+
 function exitCode(error: CloudapError): number {
   if (error.code === 'USAGE') return EXIT_USAGE;
   if (error.code === 'SITE_UNREACHABLE') return EXIT_UNREACHABLE;
-  if (error.code === 'CANCELLED' || error.code === 'MIGRATE_CANCELLED') return EXIT_CANCELLED;
+  if (cancelled.has(error.code)) return EXIT_CANCELLED;
   return EXIT_FAILED;
 }
 

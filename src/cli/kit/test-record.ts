@@ -32,6 +32,7 @@ export function exampleRecord(): MigrationRecord {
     switchTimeMs: 2500,
     totalTimeMs: 3100,
     completedAsPrecopy: false,
+    switchBudgetMs: null,
     bytes: { memory: 18 * MIB, disk: MIB, device: MIB / 2, control: MIB / 2, total: 20 * MIB },
     rawBytes: { memory: 200 * MIB, disk: 2 * MIB, device: MIB },
     pages: {

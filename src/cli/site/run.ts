@@ -41,7 +41,8 @@ async function run(context: CliContext, file: string, options: Options): Promise
   const ended = new Promise<string>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal));
   });
-  const site = await Site.start(config, { backends: await realBackends(config), log });
+  using backends = await realBackends(config);
+  const site = await Site.start(config, { backends, log });
   const listen = config.link.listen ? `, gateway ${formatAddress(config.link.listen)}` : '';
   if (options.json)
     context.output.out(

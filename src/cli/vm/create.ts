@@ -10,10 +10,11 @@ import {
   type CliContext,
   type SiteOptions,
 } from '../kit/command.ts';
-import { printJson } from '../kit/output.ts';
+import { failUsage, formatMs, printJson } from '../kit/output.ts';
 
 interface Options extends SiteOptions {
-  image: string;
+  image?: string;
+  template?: string;
   memory?: number;
   cpus?: number;
   append?: string;
@@ -26,12 +27,13 @@ interface Options extends SiteOptions {
 export default function create(context: CliContext): Command {
   const cmd = command(
     'create',
-    'make a VM from an image of the site',
+    'make a VM from an image of the site, or let one go on from a template',
     'cloudap vm create desk --image abiword --start --site-config center/site.yaml',
   );
   return withSite(cmd)
     .argument('<name>', 'name, unique at the site')
-    .requiredOption('--image <image>', 'name, digest or beginning of the digest of an image')
+    .option('--image <image>', 'name, digest or beginning of the digest of an image')
+    .option('--template <template>', 'the same of a template: the VM runs at once, as it was frozen')
     .option(
       '--memory <mib>',
       'memory in MiB (default: the image’s)',
@@ -42,12 +44,22 @@ export default function create(context: CliContext): Command {
     .option('--machine <type>', 'versioned machine type that all sites know (default: pc-i440fx-7.2)')
     .option('--cpu <model>', 'CPU model that all sites support (default: qemu64,+rdrand)')
     .option('--start', 'start it at once (otherwise: `cloudap vm start`)')
+    .addHelpText(
+      'after',
+      `  cloudap vm create alice --template desk --site-config center/site.yaml
+
+A VM of a template has the template's machine, so the options above but --image do not go with --template.
+Once stopped, it starts from its disk like any other VM: what was open in the template's memory is not open any more.`,
+    )
     .action(
       action(context, async (name: string, options: Options) => {
-        const { image, memory, cpus, append, machine, cpu, start } = options;
+        const { image, template, memory, cpus, append, machine, cpu, start } = options;
+        if ((image === undefined) === (template === undefined))
+          throw failUsage('USAGE', 'give either --image or --template');
         const body: CreateVm = {
           name,
-          image,
+          ...(image === undefined ? {} : { image }),
+          ...(template === undefined ? {} : { template }),
           ...(memory === undefined ? {} : { memoryMiB: memory }),
           ...(cpus === undefined ? {} : { cpus }),
           ...(append === undefined ? {} : { append }),
@@ -57,7 +69,10 @@ export default function create(context: CliContext): Command {
         };
         const vm = await apiClient(options).json('POST', '/vms', vmViewSchema, { body });
         if (options.json) printJson(context.output, vm);
-        else context.output.out(`${vm.name} ${vm.id} ${vm.status}\n`);
+        else {
+          const after = vm.startedMs === undefined ? '' : ` after ${formatMs(vm.startedMs)}`;
+          context.output.out(`${vm.name} ${vm.id} ${vm.status}${after}\n`);
+        }
       }),
     );
 }

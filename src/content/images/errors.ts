@@ -51,7 +51,7 @@ export const fail = errorCatalogue({
   },
   IMAGE_IN_USE: {
     summary: 'the image is in use',
-    remedy: 'Remove the VMs that the message names first: `cloudap vm rm`.',
+    remedy: 'Remove what the message names first: `cloudap vm rm`, `cloudap template rm`.',
   },
   IMAGE_STORE: {
     summary: 'the image store cannot be used',

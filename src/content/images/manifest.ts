@@ -19,7 +19,8 @@ export const commandLineSchema = z
   .regex(/^[ -~]*$/);
 
 const bytes = z.number().int().nonnegative();
-const fileSchema = z.object({ sha256: sha256Schema, fileBytes: bytes });
+/** One file of a folder. */
+export const fileSchema = z.object({ sha256: sha256Schema, fileBytes: bytes });
 
 export const imageDefaultsSchema = z.object({
   memoryMiB: z
@@ -100,9 +101,12 @@ export function canonicalJson(value: unknown): string {
   return JSON.stringify(value);
 }
 
-/** The image's identity at every site: SHA-256 over the canonical JSON of its content part. */
+/** SHA-256 over the canonical JSON, hex: how what a manifest says becomes a name. */
+export function canonicalDigest(value: unknown): string {
+  return createHash('sha256').update(canonicalJson(value)).digest('hex');
+}
+
+/** The image's identity at every site: the digest of its content part. */
 export function imageDigest(content: ImageContent): string {
-  return createHash('sha256')
-    .update(canonicalJson(contentSchema.parse(content)))
-    .digest('hex');
+  return canonicalDigest(contentSchema.parse(content));
 }

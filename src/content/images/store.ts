@@ -1,17 +1,12 @@
-import { randomBytes } from 'node:crypto';
-import { chmod, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { processAlive } from '../../base/process.ts';
-import {
-  MAX_BOOT_FILE_BYTES,
-  MAX_IMAGES,
-  MAX_MANIFEST_BYTES,
-  MIN_DIGEST_PREFIX_LENGTH,
-} from './constants.ts';
+import { errorCode } from '../../base/errors.ts';
+import { MAX_BOOT_FILE_BYTES, MAX_IMAGES } from './constants.ts';
 import { INDEX_FILE } from '../pages/constants.ts';
 import { contentOfDisk, makePageIndex } from '../pages/store.ts';
 import { fail } from './errors.ts';
 import { copyAndHash, hashFile, type LongCall, openRegular } from './files.ts';
+import { matching, openStoreFolder, readManifestJson, temporaryFolder } from './folders.ts';
 import { importDisk } from './import.ts';
 import {
   commandLineSchema,
@@ -52,7 +47,6 @@ export interface NewImage {
 }
 
 const DEFAULTS: ImageDefaults = { memoryMiB: 512, cpus: 1, display: 'vga', input: 'tablet' };
-const TEMPORARY = '.new-';
 
 /**
  * Base images by content: `<folder>/<digest>/{manifest.json, disk.raw|disk.qcow2, kernel?, initrd?}`.
@@ -69,12 +63,7 @@ export class ImageStore {
   /** Makes the folder if need be and removes what an interrupted `add` left. @throws IMAGE_STORE */
   static async open(folder: string): Promise<ImageStore> {
     try {
-      await mkdir(folder, { recursive: true });
-      for (const entry of await readdir(folder)) {
-        const pid = /^\.new-(\d+)-/.exec(entry)?.[1];
-        if (pid && !processAlive(Number(pid)))
-          await rm(join(folder, entry), { recursive: true, force: true });
-      }
+      await openStoreFolder(folder);
     } catch (cause) {
       throw fail('IMAGE_STORE', folder, { cause });
     }
@@ -133,7 +122,7 @@ export class ImageStore {
 
   /** A new name in the store for what is not whole yet; what this process leaves there when it dies, `open` removes. */
   temporaryFolder(): string {
-    return join(this.folder, `${TEMPORARY}${process.pid}-${randomBytes(6).toString('hex')}`);
+    return temporaryFolder(this.folder);
   }
 
   async #publish(temporary: string, manifest: ImageManifest): Promise<Image> {
@@ -169,16 +158,10 @@ export class ImageStore {
   /** By name (the newest of that name), digest, or unique beginning of a digest. @throws IMAGE_UNKNOWN, IMAGE_AMBIGUOUS, IMAGE_CORRUPT */
   async get(reference: string): Promise<Image> {
     if (sha256Schema.safeParse(reference).success) return this.#read(reference);
-    const images = await this.list();
-    const named = images.find((image) => image.manifest.name === reference);
-    if (named) return named;
-    const matches =
-      reference.length >= MIN_DIGEST_PREFIX_LENGTH
-        ? images.filter((image) => image.manifest.digest.startsWith(reference))
-        : [];
-    if (matches.length > 1) throw fail('IMAGE_AMBIGUOUS', reference);
-    if (!matches[0]) throw fail('IMAGE_UNKNOWN', reference);
-    return matches[0];
+    const [image, another] = matching(await this.list(), reference);
+    if (another) throw fail('IMAGE_AMBIGUOUS', reference);
+    if (!image) throw fail('IMAGE_UNKNOWN', reference);
+    return image;
   }
 
   /** The image built from exactly this recipe hash, if there is one. */
@@ -231,21 +214,16 @@ export class ImageStore {
 
   async #read(digest: string): Promise<Image> {
     const path = join(this.folder, digest, 'manifest.json');
-    let text: string;
     try {
-      const { size } = await stat(path);
-      if (size > MAX_MANIFEST_BYTES) throw fail('IMAGE_CORRUPT', `${path} has ${size} bytes`);
-      text = await readFile(path, 'utf8');
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code === 'ENOENT') throw fail('IMAGE_UNKNOWN', digest, { cause });
-      throw cause;
-    }
-    try {
-      const manifest = manifestSchema.parse(JSON.parse(text));
+      const json = await readManifestJson(path);
+      if (json === undefined) throw fail('IMAGE_UNKNOWN', digest);
+      const manifest = manifestSchema.parse(json);
       if (manifest.digest !== digest) throw fail('IMAGE_CORRUPT', `${path} speaks of another image`);
       return this.#image(manifest);
     } catch (cause) {
-      throw fail('IMAGE_CORRUPT', path, { cause });
+      if (errorCode(cause) === 'IMAGE_UNKNOWN' || (cause as NodeJS.ErrnoException).errno !== undefined)
+        throw cause;
+      throw fail('IMAGE_CORRUPT', cause instanceof RangeError ? cause.message : path, { cause });
     }
   }
 

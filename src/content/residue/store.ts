@@ -115,13 +115,15 @@ export class ResidueStore {
   }
 
   /** The residue of a VM that is about to be used, if there is one. */
-  find(vmId: string): Promise<ContentFile | undefined> {
-    return this.#inTurn(async () => {
-      const found = ID.test(vmId) ? await readMeta(this.#path(vmId)) : undefined;
-      if (!found || found.vmId !== vmId) return undefined;
-      await writeMeta(this.#path(vmId), { ...found, usedAtMs: this.#now() }).catch(() => {});
-      return contentOfFolder(this.#path(vmId));
+  async find(vmId: string): Promise<ContentFile | undefined> {
+    const found = ID.test(vmId) ? await readMeta(this.#path(vmId)) : undefined;
+    if (!found || found.vmId !== vmId) return undefined;
+    // a migration waits for us; the note may come to the disk behind its back
+    void this.#inTurn(async () => {
+      const now = await readMeta(this.#path(vmId));
+      if (now) await writeMeta(this.#path(vmId), { ...now, usedAtMs: this.#now() }).catch(() => {});
     });
+    return contentOfFolder(this.#path(vmId));
   }
 
   /** The one used last first. */

@@ -118,6 +118,25 @@ describe('the target’s QEMU gets the very bytes of the source’s', () => {
   });
 });
 
+test('while QEMU starts the link is used, up to a limit; then everything is there, in order', async () => {
+  await using pair = await memoryPair(dir, { codec: 'raw', late: true, down: { windowBytes: MIB } });
+  const bytes = roundOne(9000);
+  const written = write(pair, bytes);
+  await eventually(() => pair.down.log.length > 20);
+  let settledAt = 0;
+  await eventually(() => {
+    const before = settledAt;
+    settledAt = pair.source.stats().encoder.pagesSeen;
+    return settledAt > 0 && before === settledAt && settledAt > 3000;
+  });
+  expect(settledAt).toBeLessThan(9000);
+  expect(pair.incoming.received().length).toBe(0);
+  await pair.target.connect();
+  await written;
+  await eventually(() => pair.incoming.received().length >= bytes.length);
+  expect(pair.incoming.received().equals(bytes)).toBe(true);
+});
+
 describe('QEMU completes as pre-copy by itself', () => {
   test('its device state is held until its end, and until QEMU cannot start the VM again', async () => {
     const completed = Promise.withResolvers<void>();

@@ -104,8 +104,6 @@ export class MemorySource implements AsyncDisposable {
   #handover: 'kept' | 'sent' | 'abandoned' = 'kept';
   /** The next device frame is the package that ends in RUN. */
   #packageNext = false;
-  /** Offsets in RAM that go first after the device state. */
-  #urgentPages: readonly number[] = [];
   /** Set when QEMU completes as pre-copy, by itself. */
   #tail: StreamTail | undefined;
   #pagesAtTakeover = 0;
@@ -148,13 +146,25 @@ export class MemorySource implements AsyncDisposable {
   }
 
   /**
-   * From here on frames are urgent; call it when the pipe is empty. `urgentPages` (offsets in RAM) are asked of QEMU in
-   * the target's name, so that they follow the device state at once.
+   * From here on frames are urgent; call it when the pipe is empty.
    */
-  beginSwitch(urgentPages: readonly number[] = []): void {
-    if (this.#phase !== 'precopy') return;
-    this.#phase = 'switching';
-    this.#urgentPages = urgentPages;
+  beginSwitch(): void {
+    if (this.#phase === 'precopy') this.#phase = 'switching';
+  }
+
+  /**
+   * Asks QEMU for pages (offsets in RAM) in the target's name: in post-copy they follow the device state at once. A
+   * QEMU that is throttled wakes at the first request (migration_make_urgent_request), so there is always one.
+   */
+  requestPages(offsets: readonly number[]): void {
+    const { encoder, socket } = this.#channels[0];
+    // QEMU lists its blocks by size; the first is the VM's memory
+    const [ram] = encoder.stats().blocks;
+    if (!ram || !socket?.writable) return;
+    for (const offset of offsets.length === 0 ? [0] : offsets) {
+      if (offset + PAGE_BYTES <= ram.lengthBytes)
+        socket.write(encodePageRequest(ram.name, offset, PAGE_BYTES));
+    }
   }
 
   /** Resolves when QEMU has gone quiet and all it wrote has been handled at the target. */
@@ -284,7 +294,6 @@ export class MemorySource implements AsyncDisposable {
             if (this.#discarding) return;
             this.#packageNext = true;
             this.#startTakeover(false);
-            this.#requestUrgentPages();
           },
           onRest: (reason, detail) => {
             if (reason === 'unknown') throw migrationFail('MOVER_QEMU_SOURCE', `unknown stream: ${detail}`);
@@ -375,17 +384,6 @@ export class MemorySource implements AsyncDisposable {
       channel.wake = resolve;
       channel.sending.then(resolve, reject);
     });
-  }
-
-  #requestUrgentPages(): void {
-    const { encoder, socket } = this.#channels[0];
-    // QEMU lists its blocks by size; the first is the VM's memory
-    const [ram] = encoder.stats().blocks;
-    if (!ram || !socket) return;
-    for (const offset of this.#urgentPages) {
-      if (offset + PAGE_BYTES <= ram.lengthBytes)
-        socket.write(encodePageRequest(ram.name, offset, PAGE_BYTES));
-    }
   }
 
   /** Called inside `push`, before the frame with the package: the images are inactive from now on. */

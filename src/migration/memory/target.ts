@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { sleep } from '../../base/async.ts';
 import type { Lane } from '../../link/types.ts';
+import type { ResidueRule } from '../../wire/qemu-stream/content.ts';
 import { StreamDecoder } from '../../wire/qemu-stream/decoder.ts';
 import { decodeStreamEnd, decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
 import { References } from './references.ts';
@@ -12,9 +13,14 @@ export const MAX_REORDERED_MESSAGES = 4096;
 export const MAX_REORDERED_BYTES = 96 * 1024 * 1024;
 const CONNECT_TIMEOUT_MS = 10_000;
 
+/** Frames of one channel that are taken before QEMU is there: what a fast link brings while it starts. */
+export const EARLY_MAX_BYTES = 16 * 1024 * 1024;
+
 export interface MemoryTargetOptions {
   /** Where the target's QEMU listens for the migration stream. */
   socketPath: string;
+  /** There is a second channel, for pages that are waited for. */
+  preempt: boolean;
   /** Takes ownership; called once, before the first byte that lets QEMU run the VM is fed to it. */
   onTakeover: () => Promise<void>;
   /** Bytes of QEMU's return path. */
@@ -35,7 +41,9 @@ interface Waiting {
 }
 
 interface Channel {
-  socket: Socket;
+  /** Undefined until QEMU is there. */
+  socket: Socket | undefined;
+  readonly connected: PromiseWithResolvers<Socket>;
   decoder: StreamDecoder;
   next: number;
   /** Sequence number after the last message, once STREAM_END has said so. */
@@ -51,7 +59,7 @@ interface Channel {
  */
 export class MemoryTarget implements AsyncDisposable {
   readonly #options: MemoryTargetOptions;
-  readonly #channels: Channel[] = [];
+  readonly #channels: readonly Channel[];
   readonly #failed = Promise.withResolvers<never>();
   readonly #references: References;
   #takeover: Promise<void> | undefined;
@@ -61,6 +69,10 @@ export class MemoryTarget implements AsyncDisposable {
     this.#options = options;
     this.#references = options.references ?? new References({ reader: undefined, send: () => {} });
     this.#failed.promise.catch(() => {});
+    // only the main channel repeats pages
+    const { repeatPages = 0, preempt, residue } = options;
+    const main = makeChannel(repeatPages, ruleOf(residue, 0));
+    this.#channels = preempt ? [main, makeChannel(0, ruleOf(residue, 1))] : [main];
   }
 
   /** Rejects when QEMU cannot be fed any further: it closed its socket, or a frame is damaged. Never resolves. */
@@ -73,15 +85,18 @@ export class MemoryTarget implements AsyncDisposable {
     return this.#checkedFrames;
   }
 
-  /** Connects QEMU's main channel and, with `preempt`, the one for pages that are waited for. */
-  async connect(preempt: boolean): Promise<void> {
-    await this.#open('main');
-    if (preempt) await this.#open('ram');
+  /** QEMU listens: connects its main channel, then the one for pages that are waited for. @throws MOVER_QEMU_TARGET */
+  async connect(): Promise<void> {
+    for (const [index, channel] of this.#channels.entries()) {
+      const socket = await this.#open(index);
+      channel.socket = socket;
+      channel.connected.resolve(socket);
+    }
   }
 
   /**
    * Takes a stream message. On the bulk lane the promise settles when QEMU has taken the bytes, which holds the
-   * credit back; urgent messages only queue, so that nothing behind them waits for QEMU. What fails later than here is
+   * credit back; while QEMU still starts it is given for EARLY_MAX_BYTES at once. Urgent messages only queue, so that nothing behind them waits for QEMU. What fails later than here is
    * heard through `failed`, and the channel is fed nothing more: QEMU never sees a stream with a hole.
    * @throws MOVER_PROTOCOL
    */
@@ -103,7 +118,8 @@ export class MemoryTarget implements AsyncDisposable {
     fed.promise.catch(() => {});
     channel.waiting.set(sequence, { message, referenced: this.#load(message), fed });
     this.#advance(channel);
-    return lane === 'bulk' ? fed.promise : undefined;
+    const early = !channel.socket && channel.waitingBytes <= EARLY_MAX_BYTES;
+    return lane === 'bulk' && !early ? fed.promise : undefined;
   }
 
   /** Begins to load what the frame refers to. What is wrong with it is found out when its turn has come. */
@@ -130,7 +146,10 @@ export class MemoryTarget implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#references.close();
-    for (const channel of this.#channels) channel.socket.destroy();
+    for (const { socket, connected } of this.#channels) {
+      connected.reject(migrationFail('MOVER_QEMU_TARGET', 'closed'));
+      socket?.destroy();
+    }
     await Promise.allSettled(this.#channels.map((channel) => channel.feeding));
   }
 
@@ -140,7 +159,7 @@ export class MemoryTarget implements AsyncDisposable {
     return channel;
   }
 
-  async #open(mode: 'main' | 'ram'): Promise<void> {
+  async #open(index: number): Promise<Socket> {
     const deadline = performance.now() + CONNECT_TIMEOUT_MS;
     for (;;) {
       const socket = connect(this.#options.socketPath);
@@ -148,23 +167,9 @@ export class MemoryTarget implements AsyncDisposable {
         await once(socket, 'connect');
         socket.on('error', () => {});
         socket.on('data', (bytes: Buffer) => {
-          if (mode === 'main') this.#options.onReturn(bytes);
+          if (index === 0) this.#options.onReturn(bytes);
         });
-        this.#channels.push({
-          socket,
-          decoder: new StreamDecoder({
-            repeatPages: mode === 'main' ? (this.#options.repeatPages ?? 0) : 0,
-            // `#feed` has QEMU take a frame's bytes before it decodes the next
-            reuseOutput: true,
-            residue: ruleOf(this.#options.residue, mode === 'main' ? 0 : 1),
-          }),
-          next: 0,
-          end: undefined,
-          waiting: new Map(),
-          waitingBytes: 0,
-          feeding: Promise.resolve(),
-        });
-        return;
+        return socket;
       } catch (error) {
         socket.destroy();
         if (performance.now() > deadline)
@@ -189,7 +194,7 @@ export class MemoryTarget implements AsyncDisposable {
     }
     if (channel.end === channel.next) {
       channel.feeding = channel.feeding.then(() => {
-        channel.socket.end();
+        channel.socket?.end();
       });
       channel.feeding.catch(() => {});
     }
@@ -197,6 +202,7 @@ export class MemoryTarget implements AsyncDisposable {
 
   /** A damaged frame is found before ownership is taken for it. @throws STREAM_*, MOVER_QEMU_TARGET */
   async #feed(channel: Channel, { message, referenced: loading }: Waiting): Promise<void> {
+    const socket = await channel.connected.promise;
     channel.waitingBytes -= message.frame.length;
     const referenced = await loading;
     const bytes = channel.decoder.push(message.frame, referenced);
@@ -205,10 +211,30 @@ export class MemoryTarget implements AsyncDisposable {
     if (!this.#takeover && !message.takeover) await this.#options.residue?.room?.();
     if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
     await new Promise<void>((resolve, reject) => {
-      channel.socket.write(bytes, (cause) => {
+      socket.write(bytes, (cause) => {
         if (cause) reject(migrationFail('MOVER_QEMU_TARGET', `stream: ${cause.message}`, { cause }));
         else resolve();
       });
     });
   }
+}
+
+function makeChannel(repeatPages: number, residue: ResidueRule | undefined): Channel {
+  const connected = Promise.withResolvers<Socket>();
+  connected.promise.catch(() => {});
+  return {
+    socket: undefined,
+    connected,
+    decoder: new StreamDecoder({
+      repeatPages,
+      // `#feed` has QEMU take a frame's bytes before it decodes the next
+      reuseOutput: true,
+      residue,
+    }),
+    next: 0,
+    end: undefined,
+    waiting: new Map(),
+    waitingBytes: 0,
+    feeding: Promise.resolve(),
+  };
 }

@@ -80,6 +80,7 @@ export function buildRecord(parts: RecordParts): Readonly<MigrationRecord> {
     switchTimeMs: times ? since(times.resumedAtMs) : null,
     totalTimeMs: times ? since(times.independentAtMs) : null,
     completedAsPrecopy: memory?.completedAsPrecopy ?? false,
+    switchBudgetMs: config.switchBudgetMs ?? null,
     bytes: {
       memory: memoryBytes,
       disk: diskBytes,

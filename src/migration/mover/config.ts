@@ -70,11 +70,12 @@ export const sourceMoverConfigSchema = z.object({
   scheme: z.enum(['hybrid']),
   memoryCodec: codecSchema,
   diskCodec: codecSchema,
+  /** From the request to the VM running at the target: round one is cut short for it, and post-copy has the rest. */
+  switchBudgetMs: z.number().int().positive().optional(),
   /** Use QEMU's second channel for the pages that the target waits for; both sides' QEMU must know it. */
   preempt: z.boolean(),
-  /** Unix time at which the user or an agent asked for the migration, and the end of the prepare phase. */
+  /** Unix time at which the user or an agent asked for the migration. */
   initiatedAtMs: z.number(),
-  preparedAtMs: z.number(),
   accelerator: z.string(),
   qemuVersion: z.string(),
   vm: z.object({

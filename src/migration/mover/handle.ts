@@ -8,6 +8,8 @@ export interface MoverHandle extends AsyncDisposable {
   onStatus(listener: (status: MoverStatus) => void): () => void;
   /** Asks the mover to give up; before the switch only. @throws MOVER_TOO_LATE */
   cancel(reason: string): Promise<void>;
+  /** Tells the target's mover that its QEMU runs: from here on the source may switch. */
+  qemuStarted(): Promise<void>;
   /**
    * Asks the source's mover to give a lost target up after the switch and to let the VM go on here, as it was when it
    * was stopped. @throws MOVER_TOO_LATE, MOVER_TARGET_ALIVE, MOVER_QEMU_SOURCE

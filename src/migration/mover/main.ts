@@ -1,8 +1,13 @@
-/** The mover process: `node main.ts CONFIG.json`. Its agent talks to it over `rpcSocket`; it outlives its agent. */
+/**
+ * The mover process. It loads its program and waits for the path of its configuration, one line on its standard input; a
+ * parent that ends before has no use for it. Then its agent talks to it over `rpcSocket`, and it outlives its agent. It
+ * writes one line on its standard output, when it serves.
+ */
 import { readFileSync } from 'node:fs';
 import { chmod, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
-import { pino } from 'pino';
+import { createInterface } from 'node:readline';
+import { destination, pino } from 'pino';
 import { asCloudapError } from '../../base/errors.ts';
 import { RpcPeer } from '../../link/rpc.ts';
 import { migrationFail } from '../messages.ts';
@@ -27,7 +32,11 @@ async function main(configPath: string): Promise<number> {
     return 2;
   }
   await rm(configPath, { force: true });
-  const log = pino({ base: { migrationId: config.migrationId, role: config.role } });
+  const log = pino(
+    { base: { migrationId: config.migrationId, role: config.role } },
+    destination({ dest: config.logPath, sync: true, mode: 0o600 }),
+  );
+  process.on('uncaughtExceptionMonitor', (err) => log.fatal({ err }, 'crashed'));
   const context = new MoverContext(config, log);
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => onSignal(context, name));
   await using mover =
@@ -41,7 +50,12 @@ async function main(configPath: string): Promise<number> {
         if (!(mover instanceof SourceMover)) throw migrationFail('MOVER_TOO_LATE', 'not the source');
         await mover.takeBack();
       },
+      qemuStarted: () => {
+        if (!(mover instanceof TargetMover)) throw migrationFail('MOVER_PROTOCOL', 'not the target');
+        mover.qemuStarted();
+      },
     });
+    process.stdout.write('serving\n');
     await mover.run();
   } catch (error) {
     log.error({ err: asCloudapError(error) }, 'ended');
@@ -73,7 +87,7 @@ function cancel(context: MoverContext, reason: string): void {
 async function serveAgent(
   path: string,
   context: MoverContext,
-  operator: { takeBack: () => Promise<void> },
+  agent: { takeBack: () => Promise<void>; qemuStarted: () => void },
 ): Promise<Server> {
   await rm(path, { force: true });
   const server = createServer((socket) => {
@@ -86,8 +100,12 @@ async function serveAgent(
           return Promise.resolve({});
         },
         takeBack: async () => {
-          await operator.takeBack();
+          await agent.takeBack();
           return {};
+        },
+        qemuStarted: () => {
+          agent.qemuStarted();
+          return Promise.resolve({});
         },
       },
     });
@@ -106,5 +124,14 @@ async function serveAgent(
   return server;
 }
 
-process.exitCode = await main(process.argv[2] ?? '');
+/** The first line of standard input; undefined if it ends before. */
+async function firstLine(): Promise<string | undefined> {
+  for await (const line of createInterface({ input: process.stdin })) return line;
+  return undefined;
+}
+
+// the agent may go at any time, and its end of the pipe with it
+process.stdout.on('error', () => {});
+const configPath = await firstLine();
+if (configPath !== undefined) process.exitCode = await main(configPath);
 process.exit();

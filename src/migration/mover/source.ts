@@ -31,10 +31,14 @@ import { channelResidue, diskNotes, firstOfResidue, openContentLog } from './con
 import type { MoverContext } from './context.ts';
 import { MoverPeer, qemuOr } from './peer.ts';
 
-const READY_TIMEOUT_MS = 60_000;
+const ACCEPT_TIMEOUT_MS = 60_000;
+/** How long the target's QEMU may take to start. */
+const READY_TIMEOUT_MS = 90_000;
 /** How long QEMU may take to open its channels before a cancel goes ahead without, and to take note of the last one. */
 const CHANNELS_TIMEOUT_MS = 2_000;
 const CHANNELS_SETTLE_MS = 100;
+/** What emptying the pipe, freeze and resume take: a budgeted switch ends round one so much earlier. */
+const SWITCH_ALLOWANCE_MS = 150;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
 /** Statuses of QEMU's `MIGRATION` event after which nothing follows. */
 const ENDS = ['completed', 'failed', 'cancelled'];
@@ -65,6 +69,8 @@ export class SourceMover implements AsyncDisposable {
   #preempt = false;
   /** QEMU has been told to migrate. */
   #migrating = false;
+  /** The target's QEMU listens. */
+  #targetReady: Promise<void> = Promise.resolve();
   #offered: Promise<void> | undefined;
   /** QEMU has ended its part in order; rejects where it failed. */
   #qemuCompleted: Promise<void> | undefined;
@@ -77,7 +83,6 @@ export class SourceMover implements AsyncDisposable {
       this.#dispatch(type, payload, lane),
     );
     this.#timeline = new Timeline(config.initiatedAtMs);
-    this.#timeline.add('prepare', config.initiatedAtMs, config.preparedAtMs);
   }
 
   async run(): Promise<void> {
@@ -120,7 +125,7 @@ export class SourceMover implements AsyncDisposable {
     this.#stack.use(await this.#peer.open(this.#config));
   }
 
-  /** Meets the other mover, and both make their QEMU ready. */
+  /** Meets the other mover, which is there once its site has said yes. Its QEMU may still be starting. */
   async #connect(session: LinkSession): Promise<void> {
     const config = this.#config;
     const { signal } = this.#peer;
@@ -171,17 +176,22 @@ export class SourceMover implements AsyncDisposable {
       repeatPages: config.memoryCodec === 'content' ? REPEAT_WINDOW_PAGES : 0,
       keeps: this.#log !== undefined,
     });
-    const ready = await this.#peer.inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal });
-    const { content: agreed = [], repeatPages = 0 } = ready;
+    const accepted = await this.#peer.inbox.take('accepted', { timeoutMs: ACCEPT_TIMEOUT_MS, signal });
+    const { content: agreed = [], repeatPages = 0 } = accepted;
     const common = agreed.flatMap((digest) => indexes.find((index) => index.digest === digest) ?? []);
     if (common.length !== agreed.length) throw migrationFail('MOVER_PROTOCOL', 'content not offered');
-    if (!ready.keeps) this.#log?.giveUp();
+    if (!accepted.keeps) this.#log?.giveUp();
     this.#firstOfResidue = firstOfResidue(common);
     const lookup = common.length > 0 ? new PageLookup(common) : undefined;
     if (config.memoryCodec === 'content')
       memory.useContent(lookup, repeatPages, channelResidue(this.#log, this.#firstOfResidue));
     if (config.diskCodec === 'content') this.#disk.useContent(lookup);
-    this.#timeline.add('connect', config.preparedAtMs, Date.now());
+    const acceptedAtMs = Date.now();
+    this.#timeline.add('prepare', config.initiatedAtMs, acceptedAtMs);
+    this.#targetReady = this.#peer.inbox.take('ready', { timeoutMs: READY_TIMEOUT_MS, signal }).then(() => {
+      this.#timeline.add('target start', acceptedAtMs, Date.now());
+    });
+    this.#targetReady.catch((error: unknown) => this.#peer.giveUp(error));
   }
 
   /** The indexes of the files whose pages may be referred to. What is wrong with them costs bandwidth only. */
@@ -219,6 +229,8 @@ export class SourceMover implements AsyncDisposable {
       signal,
       since,
       memoryBytes: this.#config.vm.memoryMiB * 2 ** 20,
+      roundOneEndsAtMs: this.#roundOneEndsAtMs(),
+      ready: this.#targetReady,
       commit: () => this.#offer(),
     });
     this.#timeline.add('memory pre-copy', precopyAtMs, roundOneEndMs);
@@ -229,6 +241,14 @@ export class SourceMover implements AsyncDisposable {
     const resumedAtMs = Math.max(stoppedAtMs, resumed.atMs - (session.stats().clockOffsetMs ?? 0));
     this.#timeline.add('freeze-and-copy', stoppedAtMs, resumedAtMs);
     return { stoppedAtMs, resumedAtMs };
+  }
+
+  /** With a budget for the switch round one gets what draining and freezing leave of it, by `performance.now()`. */
+  #roundOneEndsAtMs(): number | undefined {
+    const { switchBudgetMs, initiatedAtMs } = this.#config;
+    if (switchBudgetMs === undefined) return undefined;
+    const leftMs = initiatedAtMs + switchBudgetMs - SWITCH_ALLOWANCE_MS - Date.now();
+    return performance.now() + Math.max(0, leftMs);
   }
 
   /** Everything that the target still needs, until it is independent; then the record. */
@@ -275,6 +295,7 @@ export class SourceMover implements AsyncDisposable {
     this.#offered ??= (async () => {
       const { siteId, peerSiteId, vm, ownershipPath, overlayPath } = this.#config;
       const { session } = this.#parts();
+      await this.#targetReady;
       // what the page cache holds of the overlay goes to the disk now and not while the VM stands still
       await flushFile(overlayPath);
       if (session.state !== 'open') throw migrationFail('MOVER_PEER_FAILED', 'the link is cut');

@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import { abortable, sleep } from '../../base/async.ts';
+import { abortable } from '../../base/async.ts';
 import { asCloudapError } from '../../base/errors.ts';
 import type { Lane } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
@@ -30,7 +30,7 @@ import { TargetDisk } from './target-disk.ts';
 
 /** Whoever prepared us should be here by then. */
 const HELLO_TIMEOUT_MS = 30_000;
-const QEMU_START_TIMEOUT_MS = 30_000;
+const QEMU_START_TIMEOUT_MS = 60_000;
 /** How long the source may take to fetch our figures; a cut link may be in between. */
 const RELEASE_TIMEOUT_MS = 600_000;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
@@ -59,6 +59,7 @@ export class TargetMover implements AsyncDisposable {
   #log: ContentLog | undefined;
   #firstOfResidue = 0;
   #qmp: QemuMonitor | undefined;
+  readonly #started = Promise.withResolvers<void>();
   readonly #taken = Promise.withResolvers<void>();
   #ownership: 'theirs' | 'ours' | 'refused' = 'theirs';
 
@@ -102,16 +103,9 @@ export class TargetMover implements AsyncDisposable {
 
   async run(): Promise<void> {
     try {
-      const qmp = this.#stack.use(await connectWhenUp(this.#config.qmpSocket, this.#peer.signal));
-      this.#qmp = qmp;
-      qmp.closed
-        .then((cause) => {
-          const error = migrationFail('MOVER_QEMU_TARGET', cause.message, { cause });
-          this.#qemuGone.abort(error);
-          this.#peer.giveUp(error);
-        })
-        .catch(() => {});
-      const vm = await this.#receiveVm(qmp);
+      const { memory, preempt } = await this.#agree();
+      const qmp = await this.#connectQemu();
+      const vm = await this.#receiveVm(qmp, memory, preempt);
       const figures = await this.#standing(this.#runVm(qmp, vm));
       await this.#release(figures);
     } catch (error) {
@@ -124,10 +118,14 @@ export class TargetMover implements AsyncDisposable {
     await this.#stack.disposeAsync();
   }
 
-  /** Up to the moment at which the VM is ours. */
-  async #receiveVm(qmp: QemuMonitor): Promise<IncomingVm> {
+  /** The agent has started our QEMU. */
+  qemuStarted(): void {
+    this.#started.resolve();
+  }
+
+  /** Meets the source: from here on it may send, while QEMU still starts. */
+  async #agree(): Promise<{ memory: MemoryTarget; preempt: boolean }> {
     const config = this.#config;
-    const { states } = this.#context;
     const { signal } = this.#peer;
     const hello = await this.#peer.inbox.take('hello', { timeoutMs: HELLO_TIMEOUT_MS, signal });
     if (
@@ -137,6 +135,7 @@ export class TargetMover implements AsyncDisposable {
     ) {
       throw migrationFail('MOVER_PROTOCOL', 'hello of another migration');
     }
+    const { preempt } = hello;
     const reader = await this.#content;
     const offered = hello.content ?? [];
     const content = reader?.agree(offered.map(({ digest }) => digest)) ?? [];
@@ -165,6 +164,7 @@ export class TargetMover implements AsyncDisposable {
     const memory = this.#stack.use(
       new MemoryTarget({
         socketPath: config.streamSocket,
+        preempt,
         references,
         repeatPages,
         residue: channelResidue(this.#log, this.#firstOfResidue),
@@ -174,12 +174,37 @@ export class TargetMover implements AsyncDisposable {
         },
       }),
     );
+    memory.failed.catch((error: unknown) => this.#peer.giveUp(error));
     this.#memory = memory;
-    await setCapabilities(qmp, hello.preempt);
-    await qmp.migrateIncoming(`unix:${config.streamSocket}`);
-    await memory.connect(hello.preempt);
-    const { siteId, peerSiteId, vmId, generation } = config;
-    await stageOwnership(config.ownershipPath, {
+    this.#context.states.transition('precopy');
+    await this.#peer.tell({ kind: 'accepted', content: [...content], repeatPages, keeps: this.#keeps });
+    return { memory, preempt };
+  }
+
+  async #connectQemu(): Promise<QemuMonitor> {
+    const { signal } = this.#peer;
+    const timeout = AbortSignal.timeout(QEMU_START_TIMEOUT_MS);
+    await abortable(this.#started.promise, AbortSignal.any([signal, timeout])).catch((cause: unknown) => {
+      signal.throwIfAborted();
+      throw migrationFail('MOVER_QEMU_TARGET', 'it was not started in time', { cause });
+    });
+    const qmp = this.#stack.use(await QemuMonitor.connect(this.#config.qmpSocket, { signal }));
+    this.#qmp = qmp;
+    qmp.closed
+      .then((cause) => {
+        const error = migrationFail('MOVER_QEMU_TARGET', cause.message, { cause });
+        this.#qemuGone.abort(error);
+        this.#peer.giveUp(error);
+      })
+      .catch(() => {});
+    return qmp;
+  }
+
+  /** Up to the moment at which the VM is ours. */
+  async #receiveVm(qmp: QemuMonitor, memory: MemoryTarget, preempt: boolean): Promise<IncomingVm> {
+    const { siteId, peerSiteId, vmId, generation, ownershipPath, streamSocket } = this.#config;
+    const { signal } = this.#peer;
+    const staged = stageOwnership(ownershipPath, {
       version: 1,
       vmId,
       owner: siteId,
@@ -187,6 +212,7 @@ export class TargetMover implements AsyncDisposable {
       state: 'owned',
       peer: peerSiteId,
     });
+    staged.catch(() => {});
     // waited for from now on: QEMU's history of events has an end
     const { signal: gone } = this.#qemuGone;
     const status = (wanted: string): Promise<unknown> =>
@@ -197,9 +223,11 @@ export class TargetMover implements AsyncDisposable {
       Promise.reject(migrationFail('MOVER_QEMU_TARGET', 'QEMU could not load the VM')),
     );
     for (const promise of [completed, resumed, failed]) promise.catch(() => {});
-    memory.failed.catch((error: unknown) => this.#peer.giveUp(error));
-    states.transition('precopy');
-    await this.#peer.tell({ kind: 'ready', content: [...content], repeatPages, keeps: this.#keeps });
+    await setCapabilities(qmp, preempt);
+    await qmp.migrateIncoming(`unix:${streamSocket}`);
+    await memory.connect();
+    await staged;
+    await this.#peer.tell({ kind: 'ready' });
     await Promise.race([abortable(this.#taken.promise, signal), failed]);
     return { resumed: Promise.race([resumed, failed, memory.failed]), completed };
   }
@@ -361,20 +389,5 @@ export class TargetMover implements AsyncDisposable {
     if (!tookOver) await this.#qmp?.quit({ timeoutMs: QUIT_TIMEOUT_MS }).catch(() => {});
     await this.#peer.close().catch(() => {});
     states.transition(error.code === 'MOVER_CANCELLED' && !tookOver ? 'cancelled' : 'failed');
-  }
-}
-
-/** The agent starts QEMU once we serve its disk; its monitor is there a moment later. */
-async function connectWhenUp(path: string, signal: AbortSignal): Promise<QemuMonitor> {
-  const deadline = performance.now() + QEMU_START_TIMEOUT_MS;
-  for (;;) {
-    try {
-      return await QemuMonitor.connect(path, { signal });
-    } catch (error) {
-      signal.throwIfAborted();
-      if (performance.now() > deadline)
-        throw migrationFail('MOVER_QEMU_TARGET', 'no monitor', { cause: error });
-      await sleep(50, signal);
-    }
   }
 }

@@ -59,13 +59,22 @@ export async function startRoundOne(qmp: QemuMonitor, streamSocket: string): Pro
 }
 
 /**
- * Waits for the end of round one, empties the pipe and starts post-copy; returns when the VM has been stopped.
+ * Waits for the end of round one (or of the time that it has), empties the pipe and starts post-copy; returns when the VM has been stopped.
  * `commit` runs at the last moment at which the source can still go on by itself.
  */
 export async function switchOver(
   qmp: QemuMonitor,
   memory: MemorySource,
-  options: { signal: AbortSignal; since: QmpMark; memoryBytes: number; commit: () => Promise<void> },
+  options: {
+    signal: AbortSignal;
+    since: QmpMark;
+    memoryBytes: number;
+    /** When round one is left unfinished, by `performance.now()`; what has not gone by then is post-copied. */
+    roundOneEndsAtMs: number | undefined;
+    /** The target can take the VM. */
+    ready: Promise<void>;
+    commit: () => Promise<void>;
+  },
 ): Promise<SwitchTimes> {
   const { signal, since } = options;
   const wait = { since, signal, timeoutMs: Number.POSITIVE_INFINITY };
@@ -81,8 +90,15 @@ export async function switchOver(
   for (const promise of [stop, failed, roundOne, memory.finished]) promise.catch(() => {});
   const broken = [failed, memory.finished.then(() => failed)];
 
-  await Promise.race([roundOne, stop, ...broken]);
+  const { roundOneEndsAtMs } = options;
+  const over = new AbortController();
+  const budget =
+    roundOneEndsAtMs === undefined
+      ? []
+      : [sleep(roundOneEndsAtMs - performance.now(), AbortSignal.any([signal, over.signal]))];
+  await Promise.race([roundOne, stop, ...broken, ...budget]).finally(() => over.abort());
   const roundOneEndMs = Date.now();
+  if (!stopped) await Promise.race([options.ready, stop, ...broken]);
   if (!stopped) {
     await qmp.migrateSetParameters({ 'max-bandwidth': THROTTLED_BYTES_PER_SECOND });
     urgentPages = await ringPages(qmp, options.memoryBytes);
@@ -92,9 +108,11 @@ export async function switchOver(
   signal.throwIfAborted();
   await options.commit();
   if (!stopped) {
-    memory.beginSwitch(urgentPages);
+    memory.beginSwitch();
     try {
       await qmp.migrateStartPostcopy();
+      // without this QEMU would first wait for the end of its tenth of a second
+      memory.requestPages(urgentPages);
     } catch (error) {
       // it may have completed by itself at this very moment
       await sleep(50);

@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { moverStatusSchema } from '../../migration/mover/config.ts';
 import { migrationRecordSchema } from '../../migration/record.ts';
 import { machineSpecSchema } from '../../qemu/machine-spec.ts';
-import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB } from '../constants.ts';
+import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB, SWITCH_BUDGET_MAX_MS } from '../constants.ts';
 import { siteIdSchema, vmNameSchema } from '../ids.ts';
 
 /** An error as it crosses the API, with an HTTP status beside it. */
@@ -15,18 +15,30 @@ export const apiErrorSchema = z.object({
 export type ApiError = z.infer<typeof apiErrorSchema>;
 
 /** POST /vms */
-export const createVmSchema = z.strictObject({
-  name: vmNameSchema,
-  /** Digest, unique prefix of one, or name of an image in the site's store. */
-  image: z.string().min(1).max(256),
-  memoryMiB: z.int().min(MEMORY_MIN_MIB).max(MEMORY_MAX_MIB).optional(),
-  cpus: z.int().min(1).max(CPUS_MAX).optional(),
-  /** Kernel command line of an image with a kernel; appended to the image's own. */
-  append: z.string().max(2000).optional(),
-  machineType: machineSpecSchema.shape.machineType.optional(),
-  cpuModel: machineSpecSchema.shape.cpuModel.optional(),
-  start: z.boolean().default(false),
-});
+export const createVmSchema = z
+  .strictObject({
+    name: vmNameSchema,
+    /** Digest, unique prefix of one, or name of an image in the site's store. */
+    image: z.string().min(1).max(256).optional(),
+    /** As `image`, of a template: the VM goes on from it at once. Its machine is the template's. */
+    template: z.string().min(1).max(256).optional(),
+    memoryMiB: z.int().min(MEMORY_MIN_MIB).max(MEMORY_MAX_MIB).optional(),
+    cpus: z.int().min(1).max(CPUS_MAX).optional(),
+    /** Kernel command line of an image with a kernel; appended to the image's own. */
+    append: z.string().max(2000).optional(),
+    machineType: machineSpecSchema.shape.machineType.optional(),
+    cpuModel: machineSpecSchema.shape.cpuModel.optional(),
+    start: z.boolean().default(false),
+  })
+  .superRefine(({ image, template, name: _name, start: _start, ...machine }, context) => {
+    if ((image === undefined) === (template === undefined)) {
+      context.addIssue({ code: 'custom', path: ['image'], message: 'give either an image or a template' });
+    }
+    for (const [key, value] of Object.entries(template === undefined ? {} : machine)) {
+      if (value !== undefined)
+        context.addIssue({ code: 'custom', path: [key], message: 'is what the template says' });
+    }
+  });
 export type CreateVm = z.input<typeof createVmSchema>;
 
 /** POST /vms/:vm/stop */
@@ -51,6 +63,8 @@ export const vmViewSchema = z.object({
   ownership: z.enum(['owned', 'offered', 'incoming']),
   image: z.string(),
   imageName: z.string().nullable(),
+  /** Digest of the template that it came from. */
+  template: z.string().nullable(),
   memoryMiB: z.number(),
   cpus: z.number(),
   accelerator: z.string(),
@@ -66,6 +80,8 @@ export const vmViewSchema = z.object({
   /** Unix sockets of the guest's serial ports while the VM runs; the second for guests that have one. */
   serialSocket: z.string().nullable(),
   serial1Socket: z.string().nullable(),
+  /** From the request that made and started it to its running, in ms; in the answer to that request only. */
+  startedMs: z.number().optional(),
 });
 export type VmView = z.infer<typeof vmViewSchema>;
 
@@ -76,6 +92,7 @@ export const migrateSchema = z.strictObject({
   scheme: z.enum(['hybrid']).default('hybrid'),
   memoryCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
   diskCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
+  switchBudgetMs: z.number().int().min(1).max(SWITCH_BUDGET_MAX_MS).optional(),
 });
 export type Migrate = z.input<typeof migrateSchema>;
 

@@ -1,13 +1,16 @@
 import { rm } from 'node:fs/promises';
-import { Readable } from 'node:stream';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import * as z from 'zod';
 import { asCloudapError, CloudapError } from '../../base/errors.ts';
 import { API_BODY_MAX_BYTES, API_CONNECTIONS_MAX, MIGRATIONS_LISTED } from '../constants.ts';
 import { failSite } from '../errors.ts';
 import type { Site } from '../site.ts';
+import type { StoredVm } from '../vm/store.ts';
+import { check } from './check.ts';
 import { createVmSchema, migrateSchema, stopVmSchema } from './messages.ts';
+import { sendLines } from './ndjson.ts';
 import { statusOf } from './status-codes.ts';
+import { templateRoutes } from './template-routes.ts';
 
 const vmParams = z.object({ vm: z.string().min(1).max(64) });
 const migrationParams = z.object({ id: z.string().min(1).max(64) });
@@ -30,6 +33,7 @@ export function apiServer(site: Site): FastifyInstance {
   vmRoutes(server, site);
   migrationRoutes(server, site);
   residueRoutes(server, site);
+  templateRoutes(server, site);
   return server;
 }
 
@@ -49,10 +53,16 @@ function vmRoutes(server: FastifyInstance, site: Site): void {
 
   server.get('/vms', async () => Promise.all(site.vms.store.list().map((vm) => site.view(vm))));
   server.post('/vms', async (request, reply) => {
-    const { start, ...create } = check(createVmSchema, request.body);
-    const vm = await site.vms.create({ ...create });
-    if (start) await site.vms.start(vm);
-    return reply.code(201).send(await site.view(vm));
+    const sinceMs = performance.now();
+    const { start, image, template, ...create } = check(createVmSchema, request.body);
+    let vm: StoredVm;
+    if (template !== undefined) vm = await site.vms.createFromTemplate(create.name, template);
+    else {
+      vm = await site.vms.create({ ...create, image: image ?? '' });
+      if (start) await site.vms.start(vm);
+    }
+    const startedMs = site.vms.qemu(vm) ? performance.now() - sinceMs : undefined;
+    return reply.code(201).send({ ...(await site.view(vm)), startedMs });
   });
   server.get('/vms/:vm', async (request) => site.view(find(request)));
   server.delete('/vms/:vm', async (request) => {
@@ -91,15 +101,7 @@ function migrationRoutes(server: FastifyInstance, site: Site): void {
   server.get('/migrations/:id/events', async (request, reply) => {
     const migrationId = id(request);
     await site.migrations.get(migrationId);
-    const gone = new AbortController();
-    request.raw.once('close', () => gone.abort());
-    async function* lines() {
-      for await (const view of site.migrations.follow(migrationId, gone.signal))
-        yield `${JSON.stringify(view)}\n`;
-    }
-    const stream = Readable.from(lines());
-    stream.on('error', () => {});
-    return reply.type('application/x-ndjson').send(stream);
+    return sendLines(request, reply, (signal) => site.migrations.follow(migrationId, signal));
   });
 }
 
@@ -112,21 +114,6 @@ function residueRoutes(server: FastifyInstance, site: Site): void {
     await site.residue.remove(id);
     return { id, removed: true };
   });
-}
-
-/** @throws API_BAD_REQUEST, its `fields.problems` a list of {field, problem} */
-function check<T>(schema: z.ZodType<T>, value: unknown, place = 'body'): T {
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.slice(0, 16).flatMap((issue) => {
-    const at = issue.path.map(String).join('.');
-    if (issue.code !== 'unrecognized_keys') return [{ field: at || place, problem: issue.message }];
-    return issue.keys
-      .slice(0, 8)
-      .map((key) => ({ field: at ? `${at}.${key}` : key, problem: 'is not known' }));
-  });
-  const text = problems.map(({ field, problem }) => `${field}: ${problem}`).join('; ');
-  throw failSite('API_BAD_REQUEST', text.slice(0, 1000), { fields: { problems } });
 }
 
 function sendError(site: Site, reply: FastifyReply, thrown: unknown): FastifyReply {

@@ -4,6 +4,11 @@ const exact: Readonly<Record<string, number>> = {
   VM_UNKNOWN: 404,
   IMAGE_UNKNOWN: 404,
   IMAGE_AMBIGUOUS: 400,
+  TEMPLATE_UNKNOWN: 404,
+  TEMPLATE_BUILD_UNKNOWN: 404,
+  TEMPLATE_AMBIGUOUS: 400,
+  TEMPLATE_CORRUPT: 500,
+  TEMPLATE_STORE: 507,
   SITE_UNKNOWN: 404,
   MIGRATE_UNKNOWN: 404,
   RESIDUE_UNKNOWN: 404,
@@ -18,5 +23,5 @@ const exact: Readonly<Record<string, number>> = {
 export function statusOf(code: string): number {
   const status = exact[code];
   if (status !== undefined) return status;
-  return /^(VM|MIGRATE|MOVER|OWNERSHIP)_/.test(code) ? 409 : 500;
+  return /^(VM|TEMPLATE|MIGRATE|MOVER|OWNERSHIP)_/.test(code) ? 409 : 500;
 }

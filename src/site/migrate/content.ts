@@ -1,5 +1,6 @@
 import { type Content, contentOfDisk } from '../../content/pages/store.ts';
 import type { SourceMoverConfig } from '../../migration/mover/config.ts';
+import { contentOfTemplate } from '../../content/templates/store.ts';
 import type { VmDefinition } from '../vm/definition.ts';
 import type { MigrateContext } from './context.ts';
 import type { MigrationEntry } from './entry.ts';
@@ -10,13 +11,18 @@ import type { MigrationEntry } from './entry.ts';
  */
 export async function contentOfVm(
   context: MigrateContext,
-  vm: Pick<VmDefinition, 'id' | 'image'>,
+  vm: Pick<VmDefinition, 'id' | 'image' | 'template'>,
   { role, peer }: Pick<MigrationEntry['info'], 'role' | 'peer'>,
 ): Promise<Content[]> {
-  const image = await context.backends.images.find(vm.image).catch(() => undefined);
-  const content: Content[] = image ? [{ kind: 'image', ...contentOfDisk(image.diskPath) }] : [];
+  const { images, templates } = context.backends;
+  const image = await images.find(vm.image).catch(() => undefined);
+  const template = vm.template === undefined ? undefined : await templates.find(vm.template);
   const residue = await residueOfVm(context, vm.id, role, peer).catch(() => undefined);
-  return residue ? [...content, residue] : content;
+  return [
+    ...(image ? [contentOfDisk(image.diskPath)] : []),
+    ...(template ? contentOfTemplate(template).map((file) => ({ kind: 'template' as const, ...file })) : []),
+    ...(residue ? [residue] : []),
+  ];
 }
 
 /** Of this very VM only: the target's own residue, of which the source knows the index. */

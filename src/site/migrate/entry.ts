@@ -18,6 +18,8 @@ export class MigrationEntry {
   readonly paths: MigrationPaths;
   /** Aborted by a cancel; what comes before the mover obeys it, the mover is told by itself. */
   readonly cancelled = new AbortController();
+  /** Source: why the target would not have it. */
+  refusal: unknown;
   /** Resolves when everything about this migration is settled at this site. */
   readonly ended: Promise<void>;
   #next = Promise.withResolvers<void>();

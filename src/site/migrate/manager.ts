@@ -85,6 +85,7 @@ export class MigrationManager {
       scheme: request.scheme ?? 'hybrid',
       memoryCodec: request.memoryCodec ?? config.migration.memoryCodec,
       diskCodec: request.diskCodec ?? config.migration.diskCodec,
+      ...(request.switchBudgetMs === undefined ? {} : { switchBudgetMs: request.switchBudgetMs }),
     });
     return entry.view();
   }

@@ -67,8 +67,12 @@ async function recoverOne(context: MigrateContext, add: AddEntry, info: ActiveFi
 }
 
 function follow(context: MigrateContext, entry: MigrationEntry, vm: StoredVm, mover: MoverHandle): void {
-  if (entry.info.role === 'target') void watchTarget(context, entry, vm, mover);
-  else void followSource(context, entry, vm, mover);
+  if (entry.info.role === 'source') void followSource(context, entry, vm, mover);
+  else {
+    // the last agent may have ended before it could say so
+    if (context.vms.qemu(vm)) mover.qemuStarted().catch(() => {});
+    void watchTarget(context, entry, vm, mover);
+  }
 }
 
 /** The agent ended between removing the VM and noting the end, or before the VM had a directory. */

@@ -17,11 +17,12 @@ export interface SourceRequest {
   memoryCodec: SourceMoverConfig['memoryCodec'];
   diskCodec: SourceMoverConfig['diskCodec'];
   scheme: SourceMoverConfig['scheme'];
+  switchBudgetMs?: number;
 }
 
 /**
- * The source's side of one migration, from the first question to the end: ask the target, let a mover do it, and
- * then either remove what is no longer ours or let the VM go on. Never rejects: the entry has the result.
+ * The source's side of one migration, from the first question to the end: ask the target while the mover that will do it
+ * starts and looks for the target's (which is there once the target has said yes), and then either remove what is no longer ours or let the VM go on. Never rejects: the entry has the result.
  */
 export async function runSource(
   context: MigrateContext,
@@ -29,13 +30,31 @@ export async function runSource(
   vm: StoredVm,
   request: SourceRequest,
 ): Promise<void> {
+  const noMover = new AbortController();
+  const prepared = prepareTarget(context, entry, vm, noMover.signal);
+  // heard below; a mover that does not start must not leave it unheard
+  prepared.catch(() => {});
   try {
-    const preparedAtMs = await prepareTarget(context, entry, vm);
-    const mover = await startMover(context, entry, vm, request, preparedAtMs);
+    const mover = await startMover(context, entry, vm, request);
+    prepared.catch((error: unknown) => refused(context, entry, mover, error));
     await followSource(context, entry, vm, mover);
   } catch (error) {
+    noMover.abort(error);
+    await prepared.catch(() => {});
     await settleSource(context, entry, vm, undefined, error);
   }
+}
+
+/**
+ * The target has said no, or could not make what it takes. It says so before the source may switch: whatever comes
+ * later than that (its answer may be lost with the connection) is the movers' business.
+ */
+function refused(context: MigrateContext, entry: MigrationEntry, mover: MoverHandle, error: unknown): void {
+  entry.refusal = error;
+  mover.cancel(asCloudapError(error).message).catch((err: unknown) => {
+    entry.refusal = undefined;
+    context.log.warn({ migration: entry.id, err: asCloudapError(err).message }, 'prepare failed too late');
+  });
 }
 
 export async function followSource(
@@ -45,12 +64,17 @@ export async function followSource(
   mover: MoverHandle,
 ): Promise<void> {
   const last = await mover.exited;
-  if (!context.closing.aborted) await settleSource(context, entry, vm, last);
+  if (!context.closing.aborted) await settleSource(context, entry, vm, last, entry.refusal);
 }
 
-async function prepareTarget(context: MigrateContext, entry: MigrationEntry, vm: StoredVm): Promise<number> {
+async function prepareTarget(
+  context: MigrateContext,
+  entry: MigrationEntry,
+  vm: StoredVm,
+  noMover: AbortSignal,
+): Promise<void> {
   const { peer, generation, migrationId } = entry.info;
-  const { signal } = entry.cancelled;
+  const signal = AbortSignal.any([entry.cancelled.signal, noMover]);
   const rpc = context.peer(peer);
   const { length } = await context.backends.disks.fileBytes(vm.paths.overlay);
   const request: Prepare = {
@@ -71,8 +95,6 @@ async function prepareTarget(context: MigrateContext, entry: MigrationEntry, vm:
     timeoutMs: context.timeouts.prepareMs,
   });
   preparedSchema.parse(answer);
-  signal.throwIfAborted();
-  return Date.now();
 }
 
 async function startMover(
@@ -80,8 +102,7 @@ async function startMover(
   entry: MigrationEntry,
   vm: StoredVm,
   request: SourceRequest,
-  preparedAtMs: number,
-) {
+): Promise<MoverHandle> {
   const { info } = entry;
   const { machine } = vm.definition;
   await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
@@ -100,7 +121,6 @@ async function startMover(
     ...request,
     preempt: POSTCOPY_PREEMPT,
     initiatedAtMs: info.initiatedAtMs,
-    preparedAtMs,
     accelerator: vm.definition.accelerator,
     qemuVersion: context.vms.facts.version,
     vm: {

@@ -90,6 +90,8 @@ export async function prepareTarget(
     if (mover.status && ['failed', 'cancelled'].includes(mover.status.state)) {
       throw failPrepare('PREPARE_FAILED', mover.status.error?.message ?? 'the mover ended');
     }
+    // The last step: from here on the VM may become ours, and whatever happens is settled by its ownership.
+    await mover.qemuStarted();
     return vm;
   } catch (error) {
     const coded = signal.aborted ? signal.reason : error;

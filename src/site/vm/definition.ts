@@ -15,6 +15,8 @@ export const vmDefinitionSchema = z.strictObject({
   createdAtMs: z.number().nonnegative(),
   /** Digest of the base image. */
   image: digestSchema,
+  /** Digest of the template that it started from: content that a site may have, and nothing that it needs. */
+  template: digestSchema.optional(),
   /** A running VM cannot change between the two, so the choice made at its creation goes with it. */
   accelerator: z.enum(['tcg', 'kvm']),
   machine: machineSpecSchema,

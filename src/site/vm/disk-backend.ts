@@ -1,6 +1,7 @@
-import { chmod, stat, statfs } from 'node:fs/promises';
+import { chmod, constants, copyFile, stat, statfs } from 'node:fs/promises';
 import { dirname, relative } from 'node:path';
 import { run } from '../../base/process.ts';
+import { inspectDisk } from '../../content/images/inspect.ts';
 import { DISK_TOOL_TIMEOUT_MS } from '../constants.ts';
 import type { BaseImage, DiskBackend } from '../ports.ts';
 
@@ -15,7 +16,14 @@ export const diskBackend: DiskBackend = {
     await run('qemu-img', [...args, path, String(virtualBytes)], { timeoutMs: DISK_TOOL_TIMEOUT_MS });
     await chmod(path, 0o600);
   },
+  async copy(from, to) {
+    await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+    await chmod(to, 0o600);
+  },
   async setBacking(path, backing) {
+    // mostly it is right, and a look costs less than a process; whatever is odd there is for qemu-img to judge
+    const header = await inspectDisk(path, 'qcow2').catch(() => undefined);
+    if (header?.backing === backing.path) return;
     const args = ['rebase', '-q', '-u', '-f', 'qcow2', '-b', backing.path, '-F', backing.format, path];
     await run('qemu-img', args, { timeoutMs: DISK_TOOL_TIMEOUT_MS });
   },

@@ -30,5 +30,6 @@ function toBaseImage({ manifest, diskPath, kernelPath, initrdPath }: Image): Bas
     commandLine: manifest.commandLine ?? '',
     defaults: manifest.defaults,
     serialPorts: (manifest.guest?.workload?.serialPort ?? 0) > 0 ? 2 : 1,
+    guest: manifest.guest,
   };
 }

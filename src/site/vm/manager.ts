@@ -1,18 +1,18 @@
-import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { asCloudapError, errorCode } from '../../base/errors.ts';
 import { withTimeout } from '../../base/async.ts';
+import type { Template } from '../../content/templates/store.ts';
 import { readOwnership, type Ownership } from '../../migration/ownership.ts';
-import { parseMachineSpec } from '../../qemu/machine-spec.ts';
 import { processIdentitySchema } from '../../qemu/process-identity.ts';
-import type { CreateVm } from '../api/messages.ts';
 import type { SiteConfig } from '../config.ts';
-import { DEFAULT_CPU_MODEL, DEFAULT_MACHINE_TYPE, STOP_GRACE_MS } from '../constants.ts';
+import { STOP_GRACE_MS } from '../constants.ts';
 import { failVm } from '../errors.ts';
-import { newVmId } from '../ids.ts';
 import { readJson, writeJson } from '../json-file.ts';
+import type { VmPaths } from '../paths.ts';
 import type { BaseImage, QemuFacts, QemuHandle, SiteBackends } from '../ports.ts';
+import { requireUsable } from '../templates/usable.ts';
+import { defineFromTemplate, defineVm, type MachineChoice } from './define.ts';
 import { backingOf } from './disk-backend.ts';
 import type { Problem, VmDefinition } from './definition.ts';
 import type { StoredVm, VmStore } from './store.ts';
@@ -102,13 +102,44 @@ export class VmManager {
     return { [Symbol.dispose]: () => void this.#reservedMiB.delete(id) };
   }
 
-  /** @throws VM_NAME_TAKEN, VM_CAPACITY, IMAGE_*, QEMU_SPEC_INVALID */
-  async create(request: CreateVm): Promise<StoredVm> {
+  /** A VM that is off, of an image. @throws VM_NAME_TAKEN, VM_CAPACITY, IMAGE_*, QEMU_SPEC_INVALID */
+  async create(request: MachineChoice & { name: string; image: string }): Promise<StoredVm> {
+    this.#checkPlace(request.name);
+    const image = await this.#backends.images.get(request.image);
+    const definition = defineVm(request.name, image, request, this.facts.accelerator);
+    return this.#store(definition, (paths) =>
+      this.#backends.disks.createQcow2(paths.overlay, image.virtualBytes, backingOf(paths.overlay, image)),
+    );
+  }
+
+  /**
+   * A VM that goes on from a template: it runs when this returns. Whatever fails leaves nothing.
+   * @throws VM_NAME_TAKEN, VM_CAPACITY, VM_START_FAILED, TEMPLATE_*
+   */
+  async createFromTemplate(name: string, reference: string): Promise<StoredVm> {
+    this.#checkPlace(name);
+    const template = await this.#backends.templates.get(reference);
+    const image = await requireUsable(template.manifest, this.facts, this.#backends.images);
+    const definition = defineFromTemplate(name, template);
+    const vm = await this.#store(definition, (paths) =>
+      this.#backends.disks.copy(template.overlayPath, paths.overlay),
+    );
+    try {
+      await this.#start(vm, image, template);
+    } catch (error) {
+      if (!this.qemu(vm)) await this.store.remove(vm);
+      throw error;
+    }
+    return vm;
+  }
+
+  #checkPlace(name: string): void {
     const { vms } = this.#config.capacity;
     if (this.store.count >= vms) throw failVm('VM_CAPACITY', `${this.store.count} of ${vms} VMs`);
-    if (this.store.nameTaken(request.name)) throw failVm('VM_NAME_TAKEN', request.name);
-    const image = await this.#backends.images.get(request.image);
-    const definition = this.#define(request, image);
+    if (this.store.nameTaken(name)) throw failVm('VM_NAME_TAKEN', name);
+  }
+
+  async #store(definition: VmDefinition, fill: (paths: VmPaths) => Promise<void>): Promise<StoredVm> {
     const ownership: Ownership = {
       version: 1,
       vmId: definition.id,
@@ -117,58 +148,29 @@ export class VmManager {
       state: 'owned',
       peer: null,
     };
-    const vm = await this.store.create(definition, ownership, (paths) =>
-      this.#backends.disks.createQcow2(paths.overlay, image.virtualBytes, backingOf(paths.overlay, image)),
-    );
-    this.#log.info({ vm: definition.id, name: definition.name, image: image.digest }, 'VM created');
+    const vm = await this.store.create(definition, ownership, fill);
+    const { id, name, image, template } = definition;
+    this.#log.info({ vm: id, name, image, template }, 'VM created');
     return vm;
   }
 
-  #define(request: CreateVm, image: BaseImage): VmDefinition {
-    const { defaults } = image;
-    const commandLine = [image.commandLine, request.append ?? ''].filter((part) => part !== '').join(' ');
-    return {
-      version: 1,
-      id: newVmId(),
-      name: request.name,
-      createdAtMs: Date.now(),
-      image: image.digest,
-      accelerator: this.facts.accelerator,
-      machine: parseMachineSpec({
-        machineType: request.machineType ?? DEFAULT_MACHINE_TYPE,
-        cpuModel: request.cpuModel ?? DEFAULT_CPU_MODEL,
-        cpus: request.cpus ?? defaults.cpus,
-        memoryMiB: request.memoryMiB ?? defaults.memoryMiB,
-        diskBytes: image.virtualBytes,
-        display: defaults.display,
-        input: defaults.input,
-        serialPorts: image.serialPorts,
-        ...(image.kernelPath === undefined
-          ? {}
-          : {
-              directBoot: {
-                kernel: 'kernel',
-                ...(image.initrdPath === undefined ? {} : { initrd: 'initrd' }),
-                commandLine,
-              },
-            }),
-        uuid: randomUUID(),
-      }),
-    };
+  /** Boots a VM from its disk. @throws VM_RUNNING, VM_NOT_OWNED, VM_BUSY, VM_CAPACITY, VM_START_FAILED, IMAGE_UNKNOWN */
+  async start(vm: StoredVm): Promise<void> {
+    return this.#start(vm);
   }
 
-  /** @throws VM_RUNNING, VM_NOT_OWNED, VM_BUSY, VM_CAPACITY, VM_START_FAILED, IMAGE_UNKNOWN */
-  async start(vm: StoredVm): Promise<void> {
+  async #start(vm: StoredVm, known?: BaseImage, template?: Template): Promise<void> {
     const started = this.store.exclusive(vm, 'start', async () => {
       if (this.#ending) throw failVm('VM_START_FAILED', 'the agent is ending');
       const { definition, paths } = vm;
       if (this.qemu(vm)) throw failVm('VM_RUNNING', definition.name);
       await this.requireOwned(vm);
-      const image = await this.#backends.images.get(definition.image);
+      const image = known ?? (await this.#backends.images.get(definition.image));
       using _memory = this.reserveMemory(definition);
       // a site with another imageDir than the VM's last one has its base elsewhere
       await this.#backends.disks.setBacking(paths.overlay, backingOf(paths.overlay, image));
-      const qemu = await this.#backends.qemu.start({ definition, paths, image }).catch((error: unknown) => {
+      const request = { definition, paths, image, ...(template ? { template } : {}) };
+      const qemu = await this.#backends.qemu.start(request).catch((error: unknown) => {
         throw failVm('VM_START_FAILED', asCloudapError(error).message, { cause: error });
       });
       await this.attach(vm, qemu);

@@ -5,6 +5,7 @@ import type { QemuPaths } from '../../qemu/command-line.ts';
 import { describeChain } from '../../qemu/block-chain.ts';
 import { checkMachine } from '../../qemu/probe.ts';
 import { QemuProcess } from '../../qemu/process.ts';
+import { loadDeviceState, saveDeviceState } from '../../qemu/saved-state.ts';
 import type { ProcessIdentity } from '../../qemu/process-identity.ts';
 import { MACHINES_REMEMBERED } from '../constants.ts';
 import type { VmPaths } from '../paths.ts';
@@ -36,7 +37,22 @@ export function qemuBackend(wanted: 'auto' | 'tcg' | 'kvm'): QemuBackend {
   };
 }
 
-function startQemu({ definition, paths, image, incoming }: StartQemu): Promise<QemuProcess> {
+async function startQemu(request: StartQemu): Promise<QemuProcess> {
+  const { paths, template } = request;
+  const qemu = await launchQemu(request);
+  if (!template) return qemu;
+  try {
+    await loadDeviceState(qemu.qmp, { socketPath: paths.stateSocket, filePath: template.devicesPath });
+    await qemu.qmp.cont();
+    return qemu;
+  } catch (error) {
+    await qemu.kill();
+    throw error;
+  }
+}
+
+function launchQemu(request: StartQemu): Promise<QemuProcess> {
+  const { definition, paths, image, incoming, template } = request;
   const base = { path: image.diskPath, format: image.format };
   return QemuProcess.start({
     spec: definition.machine,
@@ -44,6 +60,8 @@ function startQemu({ definition, paths, image, incoming }: StartQemu): Promise<Q
     accelerator: definition.accelerator,
     logPath: paths.qemuLog,
     paths: qemuPaths(paths, image),
+    memoryFile: template ? { path: template.ramPath, shared: false } : request.memoryFile,
+    incoming: template !== undefined,
     disk: incoming
       ? { mode: 'incoming', base, overlay: { socketPath: incoming.nbdSocket }, topPath: paths.top }
       : { mode: 'normal', base, overlayPath: paths.overlay },
@@ -111,6 +129,10 @@ class RealQemu implements QemuHandle {
     await endOutgoing(qmp, { streamSocket: `${dirname(this.#paths.moverQmp)}/recover.sock` });
     const { running } = await qmp.queryStatus();
     if (!running) await qmp.cont();
+  }
+
+  async saveDevices(file: string, signal?: AbortSignal): Promise<void> {
+    await saveDeviceState(this.#qemu.qmp, { socketPath: this.#paths.stateSocket, filePath: file, signal });
   }
 
   async isIndependent(): Promise<boolean> {

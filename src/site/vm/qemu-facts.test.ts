@@ -23,4 +23,12 @@ Recognized CPUID flags:
   3dnow 3dnowext x86 avx
 `);
   expect([...cpus]).toEqual(['486', 'qemu64', 'max']);
+  const later = parseCpus(`Available CPUs:
+  486                   (alias configured by machine type)
+  max                   Enables all features supported by the accelerator in the current host
+
+Recognized CPUID flags:
+  3dnow 3dnowext x86 avx
+`);
+  expect([...later]).toEqual(['486', 'max']);
 });

@@ -36,7 +36,8 @@ export function parseMachines(text: string): Set<string> {
   return new Set([...text.matchAll(/^([a-z0-9][\w.-]*) {2,}\S/gm)].map((match) => match[1] ?? ''));
 }
 
-/** `x86 qemu64  (alias …)` below a heading; then a list of flags, which has no such prefix. */
+/** `x86 qemu64  (alias …)` below a heading, without the `x86` since QEMU 10; then, after an empty line, a list of flags. */
 export function parseCpus(text: string): Set<string> {
-  return new Set([...text.matchAll(/^x86 ([\w.-]+)/gm)].map((match) => match[1] ?? ''));
+  const [models = ''] = text.split('\n\n');
+  return new Set([...models.matchAll(/^(?:x86| ) ([\w.-]+)/gm)].map((match) => match[1] ?? ''));
 }

@@ -35,6 +35,7 @@ export async function viewVm(
     ownership: ownership.state,
     image: definition.image,
     imageName: image?.name ?? null,
+    template: definition.template ?? null,
     memoryMiB: machine.memoryMiB,
     cpus: machine.cpus,
     accelerator: definition.accelerator,

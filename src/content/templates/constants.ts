@@ -1,0 +1,2 @@
+/** Templates that one store lists. */
+export const MAX_TEMPLATES = 1000;
