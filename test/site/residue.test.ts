@@ -1,4 +1,4 @@
-import { readdir } from 'node:fs/promises';
+import { open, readdir, rm } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import * as z from 'zod';
 import { sleep } from '../../src/base/async.ts';
@@ -10,6 +10,7 @@ import { loadConfig } from '../../src/site/config.ts';
 import type { MigrationRecord } from '../../src/migration/record.ts';
 import {
   migrationViewSchema,
+  removedSchema,
   residueViewSchema,
   type ResidueView,
   vmViewSchema,
@@ -17,6 +18,7 @@ import {
 import { ciGuest } from '../kit/moverLab.ts';
 import { type TempDir, tempDir } from '../kit/tempdir.ts';
 
+const WAIT_MS = 60_000;
 let dir: TempDir;
 let sites: TwoSites;
 let desk: string;
@@ -74,8 +76,16 @@ async function move(vm: string, from: LabSite): Promise<MigrationRecord> {
   const kept = async (): Promise<boolean> =>
     (await residues(from)).some(({ vmId, keptAtMs }) => vmId === vm && keptAtMs > startedAtMs) &&
     (await logsOf(to)).length === 0;
-  while (!(await kept())) await sleep(50);
+  await until(kept);
   return record;
+}
+
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  const deadlineMs = performance.now() + WAIT_MS;
+  while (!(await condition())) {
+    if (performance.now() > deadlineMs) throw new Error('it does not come about');
+    await sleep(50);
+  }
 }
 
 /** Logs of migrations that are not done with. */
@@ -88,7 +98,6 @@ test('a VM that comes home, or leaves again, sends only what has changed', async
   expect(leave.pages.fromResidue).toBe(0);
   const home = await move(desk, sites.ap);
   const again = await move(desk, sites.center);
-  console.log(leave.bytes, leave.pages, home.bytes, home.pages, again.bytes, again.pages);
   for (const record of [home, again]) {
     expect(record.pages.fromResidue).toBeGreaterThan(0);
     expect(record.pages.resent).toBe(0);
@@ -99,4 +108,39 @@ test('a VM that comes home, or leaves again, sends only what has changed', async
   expect((await loadPageIndex({ indexPath: `${folderOf(sites.ap)}/${desk}.center.idx` })).digest).toBe(
     digest,
   );
+});
+
+test('residue that was evicted, and an index that is gone: all is sent again', async () => {
+  const removed = await sites.center.api.json('DELETE', '/residue/desk', removedSchema);
+  expect(removed.id).toBe(desk);
+  expect(await residues(sites.center)).toEqual([]);
+  expect((await move(desk, sites.ap)).pages).toMatchObject({ fromResidue: 0, resent: 0 });
+
+  await rm(`${folderOf(sites.center)}/${desk}.ap1.idx`);
+  expect((await move(desk, sites.center)).pages).toMatchObject({ fromResidue: 0, resent: 0 });
+});
+
+test('residue that is damaged: its pages are sent after all, and the VM is right', async () => {
+  const path = `${folderOf(sites.center)}/${desk}/pages`;
+  {
+    await using file = await open(path, 'r+');
+    const { size } = await file.stat();
+    for (let at = 0; at < size; at += 4096) await file.write(Buffer.from([at >> 12, 0xa5]), 0, 2, at + 77);
+  }
+  const { pages } = await move(desk, sites.ap);
+  expect(pages.resent).toBeGreaterThan(0);
+  expect(pages.resent).toBeLessThanOrEqual(pages.fromResidue);
+});
+
+test('a VM gets nothing of what another one left, and its own goes with it', async () => {
+  expect((await residues(sites.ap)).map(({ vmId }) => vmId)).toEqual([desk]);
+  const twin = await newVm('twin');
+  expect((await move(twin, sites.center)).pages.fromResidue).toBe(0);
+  expect((await residues(sites.center)).map(({ vmId }) => vmId)).toEqual([twin, desk]);
+
+  // removed for good where it is now: the site that it came from hears of it
+  await sites.ap.api.json('POST', `/vms/${twin}/stop`, vmViewSchema, { body: { force: true } });
+  await sites.ap.api.json('DELETE', `/vms/${twin}`, removedSchema);
+  await until(async () => (await residues(sites.center)).every(({ vmId }) => vmId === desk));
+  await until(async () => !(await readdir(folderOf(sites.ap))).some((name) => name.startsWith(twin)));
 });

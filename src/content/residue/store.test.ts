@@ -14,7 +14,7 @@ interface Lab {
   store: ResidueStore;
   free: number;
   /** Makes a whole log of so many pages and keeps it. */
-  leave(n: number, pages?: number): Promise<boolean>;
+  leave: (n: number, pages?: number) => Promise<boolean>;
 }
 
 function labOf(dir: TempDir, maxBytes = 64 * MIB): Lab {
