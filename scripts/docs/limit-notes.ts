@@ -241,6 +241,9 @@ export const limitNotes: Notes = {
   'src/migration/memory/finish-paused.ts': {
     MAX_COMMANDS_BYTES: { crossed: '`MOVER_QEMU_SOURCE`' },
   },
+  'src/migration/memory/packing.ts': {
+    PACK_THREADS_MAX: { crossed: 'the next frame waits', why: 'Frames of round one that are packed at once' },
+  },
   'src/migration/memory/source.ts': {
     MISSING_MAX_PAGES: {
       crossed: 'nothing is referred to any more',
@@ -677,6 +680,9 @@ export const limitNotes: Notes = {
     },
     MAX_VIRTUAL_BYTES: { crossed: '`QCOW2_LIMIT`', test: 'src/wire/qcow2/qcow2.test.ts: a huge disk' },
   },
+  'src/wire/qemu-stream/batch.ts': {
+    SPARE_MAX: { crossed: 'the buffer is let go', why: 'Buffers kept for the next frames’ bodies' },
+  },
   'src/wire/qemu-stream/constants.ts': {
     PAGE_NUMBER_LIMIT: { crossed: '`STREAM_FRAME_CORRUPT`' },
     PACKAGED_MAX_BYTES: {
@@ -780,7 +786,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/qemu/constants.ts': ['QEMU_CONNECT_RETRY_MS', 'QEMU_WATCH_INTERVAL_MS', 'TCG_TB_SIZE_MIB'],
   'src/qemu/rfb/constants.ts': ['KEY_DELAY_MS'],
   'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS', 'TEMPLATE_READY_POLL_MS'],
-  'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES', 'REPEAT_WINDOW_PAGES'],
+  'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES', 'PACK_LATER_MIN_BYTES', 'REPEAT_WINDOW_PAGES'],
 };
 
 /** Numbers of formats and protocols, exit codes, identities: patterns of names, by file. */

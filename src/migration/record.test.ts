@@ -34,6 +34,7 @@ const record: MigrationRecord = {
     postCopied: 0,
     faulted: 0,
   },
+  codecLevel: { min: 1, max: 6, last: 6 },
   blocks: { sizeBytes: 4096, total: 0, pushed: 0, pulled: 0, skipped: 0, referenced: 0 },
   pullLatencyMs: { count: 0, p50: null, p99: null, max: null },
   phases: [{ name: 'prepare', startMs: 0, endMs: 1 }],

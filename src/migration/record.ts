@@ -52,7 +52,8 @@ export const migrationRecordSchema = z.object({
   rawBytes: z.object({ memory: count, disk: count, device: count }),
   /**
    * How page records travelled: all zero, as bytes, as a reference to content of the target, as a repeat of a page sent
-   * before. `fromResidue`: of the references, those to what the target kept of this VM. `resent`: references that had to be sent after all. `postCopied` and `faulted` count across these.
+   * before. `fromResidue`: of the references, those to what the target kept of this VM. `resent`: references that had to
+   * be sent after all. `postCopied` and `faulted` count across these.
    */
   pages: z.object({
     zero: count,
@@ -64,6 +65,8 @@ export const migrationRecordSchema = z.object({
     postCopied: count,
     faulted: count,
   }),
+  /** Levels of zstd at which round one was compressed, 0 for not at all; null where nothing was. */
+  codecLevel: z.object({ min: count, max: count, last: count }).nullable().default(null),
   /** `referenced`: of those pushed and pulled the ones that came as references to content of the target. */
   blocks: z.object({
     sizeBytes: count,

@@ -26,6 +26,7 @@ const remedies: Readonly<Record<string, string>> = {
   migration: 'Leave it out, or see docs/SITE.md',
   'migration.memoryCodec': 'Write raw, rle, zstd or content',
   'migration.diskCodec': 'Write raw, rle, zstd or content',
+  'migration.zstdLevel': 'Leave it out, or write a level between 1 and 19',
   'migration.linkLossTimeoutMs': 'Write milliseconds between 1000 and 600000',
   residue: 'Leave it out, or write `residue: {maxMiB: 4096}`',
   'residue.maxMiB': 'Write how much disk space residue may take, such as `maxMiB: 4096`; 0 keeps none',

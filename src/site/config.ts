@@ -65,6 +65,7 @@ export const siteFileSchema = z
       .strictObject({
         memoryCodec: codec.default('content'),
         diskCodec: codec.default('content'),
+        zstdLevel: z.int().min(1).max(19).optional(),
         linkLossTimeoutMs: z.int().min(1000).max(600_000).default(10_000),
       })
       .default({ memoryCodec: 'content', diskCodec: 'content', linkLossTimeoutMs: 10_000 }),

@@ -1,5 +1,6 @@
 /** Block codecs that frames name by number: what disk data and device state are packed with. 0 is never valid. */
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { promisify } from 'node:util';
+import { constants, zstdCompress, zstdCompressSync, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
 import { errorCatalogue } from '../base/errors.ts';
 import { rleAccepts, rleDecode, rleEncode } from './rle.ts';
 
@@ -54,16 +55,25 @@ export function codecFromId(id: number): CodecId {
   throw fail('CODEC_UNKNOWN', `number ${id}`, { fields: { codec: id } });
 }
 
+const zstdCompressLater = promisify<Buffer, ZstdOptions, Buffer>(zstdCompress);
+
 /** zstd in one go. The frame carries no checksum of its own: frames of the link and of the stream have theirs. */
 export function zstdPack(data: Buffer, level: number = ZSTD_DEFAULT_LEVEL): Buffer {
-  return zstdCompressSync(data, {
+  return zstdCompressSync(data, packOptions(data.length, level));
+}
+
+/** As `zstdPack`, in a thread of Node's pool; `data` must not change meanwhile. */
+export function zstdPackLater(data: Buffer, level: number = ZSTD_DEFAULT_LEVEL): Promise<Buffer> {
+  return zstdCompressLater(data, packOptions(data.length, level));
+}
+
+function packOptions(lengthBytes: number, level: number): ZstdOptions {
+  return {
     // One output chunk for everything: the default of 16 KiB would make zlib call back once a chunk.
-    chunkSize: Math.max(ZLIB_MIN_CHUNK_BYTES, data.length + (data.length >>> 8) + 512),
-    pledgedSrcSize: data.length,
-    params: {
-      [constants.ZSTD_c_compressionLevel]: Math.min(level, ZSTD_MAX_LEVEL),
-    },
-  });
+    chunkSize: Math.max(ZLIB_MIN_CHUNK_BYTES, lengthBytes + (lengthBytes >>> 8) + 512),
+    pledgedSrcSize: lengthBytes,
+    params: { [constants.ZSTD_c_compressionLevel]: Math.min(level, ZSTD_MAX_LEVEL) },
+  };
 }
 
 /** What zlib's synchronous functions return with `info`; its types do not say so. */

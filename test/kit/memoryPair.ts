@@ -3,7 +3,16 @@ import { connect, createServer, type Socket } from 'node:net';
 import type { MessageHandler } from '../../src/link/types.ts';
 import { MemorySource, type MemorySourceOptions } from '../../src/migration/memory/source.ts';
 import { MemoryTarget } from '../../src/migration/memory/target.ts';
-import { MESSAGE_RETURN, MESSAGE_STREAM, MESSAGE_STREAM_END } from '../../src/migration/messages.ts';
+import {
+  MESSAGE_CONTENT_BYTES,
+  MESSAGE_CONTENT_MISSING,
+  MESSAGE_DECODED,
+  MESSAGE_RETURN,
+  MESSAGE_STREAM,
+  MESSAGE_STREAM_END,
+} from '../../src/migration/messages.ts';
+import { References, type ReferencesOptions } from '../../src/migration/memory/references.ts';
+import type { ContentLookup } from '../../src/wire/qemu-stream/content.ts';
 import { FakeLink, type FakeLinkOptions } from '../migration/disk-link.ts';
 import type { TempDir } from './tempdir.ts';
 
@@ -54,6 +63,9 @@ export interface MemoryPairOptions {
   down?: FakeLinkOptions;
   up?: FakeLinkOptions;
   codec?: MemorySourceOptions['codec'];
+  zstdLevel?: number;
+  /** As the movers set codec `content` up: pages of an image, and repeats. */
+  content?: { lookup: ContentLookup; reader: ReferencesOptions['reader']; repeatPages: number };
   preempt?: boolean;
   /** The target's QEMU is not there yet: `target.connect()` is the test's. */
   late?: boolean;
@@ -87,12 +99,23 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
     socketPath: dir.file(`out${name}`),
     session: down,
     codec: options.codec ?? 'rle',
+    zstdLevel: options.zstdLevel,
     onTakeover: options.onTakeover ?? (() => Promise.resolve()),
   });
   await source.listen();
+  const { content } = options;
+  if (content) source.useContent(content.lookup, content.repeatPages);
   let takenAtBytes: number | undefined;
+  const references = new References({
+    reader: content?.reader,
+    send: (type, payload) => {
+      void up.send('urgent', type, payload);
+    },
+  });
   const target = new MemoryTarget({
     socketPath: dir.file(`in${name}`),
+    references,
+    repeatPages: content?.repeatPages ?? 0,
     preempt: options.preempt ?? false,
     onTakeover: async () => {
       takenAtBytes = incoming.received().length;
@@ -105,10 +128,15 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
   const handler: MessageHandler = (type, payload, lane) => {
     if (type === MESSAGE_STREAM) return target.handle(payload, lane);
     if (type === MESSAGE_STREAM_END) return target.handleEnd(payload);
+    if (type === MESSAGE_CONTENT_BYTES) return references.handleBytes(payload);
     throw new Error(`message ${type}`);
   };
   down.connect(handler);
-  up.connect((_type, payload) => source.handleReturn(payload));
+  up.connect((type, payload) => {
+    if (type === MESSAGE_DECODED) return source.handleDecoded(payload);
+    if (type === MESSAGE_CONTENT_MISSING) return source.handleMissing(payload);
+    return source.handleReturn(payload);
+  });
   const main = connect(dir.file(`out${name}`));
   await once(main, 'connect');
   const returned: Buffer[] = [];

@@ -58,6 +58,7 @@ async function move(
 test('what the base image holds is not sent, nor what was sent before', async () => {
   const { record } = await move([await copyOfContent('good')]);
   expect(record.pages.referenced).toBeGreaterThan(0);
+  expect(record.codecLevel).not.toBeNull();
   expect(record.pages.repeated).toBeGreaterThan(0);
   expect(record.pages.resent).toBe(0);
 });

@@ -118,7 +118,23 @@ export class FakeLink implements LinkSession {
   setLossTimeout(): void {}
 
   stats(): LinkStats {
-    throw new Error('not needed here');
+    const lane = {
+      bytesSent: 0,
+      bytesReceived: 0,
+      messagesSent: 0,
+      messagesReceived: 0,
+      bytesInFlight: 0,
+      bytesPending: 0,
+    };
+    return {
+      urgent: lane,
+      bulk: lane,
+      minRttMs: undefined,
+      rateMbit: undefined,
+      clockOffsetMs: undefined,
+      windowBytes: 0,
+      cuts: 0,
+    };
   }
 
   onStateChange(): () => void {

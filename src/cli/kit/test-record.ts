@@ -45,6 +45,7 @@ export function exampleRecord(): MigrationRecord {
       postCopied: 7,
       faulted: 8,
     },
+    codecLevel: { min: 1, max: 6, last: 6 },
     blocks: { sizeBytes: 4096, total: 6, pushed: 1, pulled: 2, skipped: 3, referenced: 0 },
     pullLatencyMs: { count: 2, p50: 11, p99: 12, max: 12 },
     phases: [

@@ -88,6 +88,28 @@ describe('the target’s QEMU gets the very bytes of the source’s', () => {
     expect(pair.source.stats()).toMatchObject({ completedAsPrecopy: false, pagesPostCopied: 300 });
   });
 
+  test.each([undefined, 7])('round one is packed in other threads, level %s', async (zstdLevel) => {
+    await using pair = await memoryPair(dir, { codec: 'zstd', ...(zstdLevel ? { zstdLevel } : {}) });
+    const parts = [roundOne(3000), packaged(), end()];
+    await write(pair, roundOne(3000));
+    await pair.source.drained();
+    // nothing was still to come when the pipe passed for empty
+    const messages = pair.down.log.length;
+    await eventually(() => pair.incoming.received().length >= roundOne(3000).length);
+    expect(pair.down.log.length).toBe(messages);
+    const { codecLevels } = pair.source.stats();
+    if (zstdLevel) expect(codecLevels).toEqual({ min: zstdLevel, max: zstdLevel, last: zstdLevel });
+    expect(codecLevels?.min).toBeLessThanOrEqual(codecLevels?.max ?? -1);
+    pair.source.beginSwitch();
+    await write(pair, Buffer.concat(parts.slice(1)));
+    pair.main.end();
+    await pair.source.finished;
+    await pair.incoming.ended();
+    expect(pair.incoming.received().equals(Buffer.concat(parts))).toBe(true);
+    // what follows the switch is packed on the spot, and counts for nothing
+    expect(pair.source.stats().codecLevels).toEqual(codecLevels);
+  });
+
   test('the preempt channel is urgent, and not held back', async () => {
     await using pair = await memoryPair(dir, { preempt: true, down: jitter });
     await write(pair, roundOne(30));

@@ -18,6 +18,7 @@ import {
   MESSAGE_STREAM_END,
   migrationFail,
 } from '../messages.ts';
+import { type CodecLevels, Packing } from './packing.ts';
 import { type ChannelResidue, ruleOf } from './residue.ts';
 import { RetainedContent } from './retained.ts';
 import { StreamTail } from './stream-tail.ts';
@@ -39,6 +40,8 @@ export interface MemorySourceOptions {
   socketPath: string;
   session: LinkSession;
   codec: CodecName;
+  /** Fixes the level of zstd for round one; without it the level follows the link and the CPU. */
+  zstdLevel?: number | undefined;
   /**
    * The VM is stopped and its images are inactive: offers ownership and sends the disk's metadata ahead.
    * The message that lets the target run the VM leaves only after this has resolved. With `completed` QEMU has written
@@ -68,6 +71,8 @@ export interface MemorySourceStats {
   pagesFaulted: number;
   /** QEMU finished as pre-copy by itself. */
   completedAsPrecopy: boolean;
+  /** Levels of zstd that round one used; undefined where it did not pack anything. */
+  codecLevels: CodecLevels | undefined;
 }
 
 /** One of QEMU's channels: frames leave in order, through one chain of sends. */
@@ -76,6 +81,8 @@ interface Channel {
   readonly encoder: StreamEncoder;
   readonly retained: RetainedContent;
   sending: Promise<void>;
+  /** Frames that `sending` waits for. */
+  ahead: number;
   /** Lets the pump go on without waiting for `sending`. */
   wake: (() => void) | undefined;
   sequence: number;
@@ -97,6 +104,9 @@ export class MemorySource implements AsyncDisposable {
   readonly #bytes = { memory: 0, device: 0 };
   readonly #pumps: Promise<void>[] = [];
   #residue: ChannelResidue | undefined;
+  readonly #switching = Promise.withResolvers<void>();
+  /** For round one; undefined where the codec has nothing to pack. */
+  readonly #packing: Packing | undefined;
   readonly #finished = Promise.withResolvers<void>();
   #phase: 'precopy' | 'switching' | 'postcopy' = 'precopy';
   #takeover: Promise<void> | undefined;
@@ -108,7 +118,8 @@ export class MemorySource implements AsyncDisposable {
   #tail: StreamTail | undefined;
   #pagesAtTakeover = 0;
   #pagesResent = 0;
-  #lastChunkAtMs = 0;
+  /** Since when QEMU has been listened to in vain; undefined while what it wrote last is dealt with. */
+  #listeningSinceMs: number | undefined = 0;
   #flushTimer: NodeJS.Timeout | undefined;
   #heldBack: PromiseWithResolvers<void> | undefined;
   #heldBackBytes = 0;
@@ -121,6 +132,13 @@ export class MemorySource implements AsyncDisposable {
   constructor(options: MemorySourceOptions) {
     this.#options = options;
     this.#finished.promise.catch(() => {});
+    if (options.codec === 'zstd') {
+      this.#packing = new Packing({
+        zstdLevel: options.zstdLevel,
+        rateMbit: () => options.session.stats().rateMbit,
+        apply: (tuning) => this.#channels[0].encoder.tune(tuning),
+      });
+    }
     this.#channels = [this.#makeChannel(0), this.#makeChannel(1)];
     this.#server = createServer({ highWaterMark: 256 * 1024 }, (socket) => this.#accept(socket));
   }
@@ -149,7 +167,10 @@ export class MemorySource implements AsyncDisposable {
    * From here on frames are urgent; call it when the pipe is empty.
    */
   beginSwitch(): void {
-    if (this.#phase === 'precopy') this.#phase = 'switching';
+    if (this.#phase !== 'precopy') return;
+    this.#phase = 'switching';
+    this.#switching.resolve();
+    this.#packing?.hurry();
   }
 
   /**
@@ -171,7 +192,8 @@ export class MemorySource implements AsyncDisposable {
   async drained(signal?: AbortSignal): Promise<void> {
     for (;;) {
       signal?.throwIfAborted();
-      const quietForMs = performance.now() - this.#lastChunkAtMs;
+      const since = this.#listeningSinceMs;
+      const quietForMs = since === undefined ? 0 : performance.now() - since;
       if (quietForMs >= QUIET_MS) break;
       await sleep(QUIET_MS - quietForMs + 1, signal);
     }
@@ -183,7 +205,8 @@ export class MemorySource implements AsyncDisposable {
 
   /**
    * Before QEMU connects: pages that the target has are referred to, and on the main channel pages that were sent before
-   * are repeated; what travels is noted. The other channel carries single pages that are waited for: there it is not worth the memory.
+   * are repeated. The other channel carries single pages that are waited for: there it is not worth the memory. What
+   * travels is noted as `residue` says.
    */
   useContent(content: ContentLookup | undefined, repeatPages: number, residue?: ChannelResidue): void {
     this.#residue = residue;
@@ -264,6 +287,7 @@ export class MemorySource implements AsyncDisposable {
       pagesResent: this.#pagesResent,
       pagesFaulted: this.#returnPath.stats().pagesRequested,
       completedAsPrecopy: this.#tail !== undefined,
+      codecLevels: this.#packing?.levels,
     };
   }
 
@@ -290,6 +314,12 @@ export class MemorySource implements AsyncDisposable {
         {
           mode: index === 0 ? 'main' : 'ram',
           codec: this.#options.codec,
+          ...(index === 0 ? { zstdLevel: this.#options.zstdLevel } : {}),
+          background: {
+            // what is waited for is not sent through another thread
+            packer: () => (index === 0 && this.#phase === 'precopy' ? this.#packing?.pack : undefined),
+            emit: (frame) => this.#enqueueLater(channel, frame),
+          },
           onPackagedStart: () => {
             if (this.#discarding) return;
             this.#packageNext = true;
@@ -306,6 +336,7 @@ export class MemorySource implements AsyncDisposable {
       ),
       retained: new RetainedContent(),
       sending: Promise.resolve(),
+      ahead: 0,
       wake: undefined,
       sequence: 0,
       socket: undefined,
@@ -341,6 +372,7 @@ export class MemorySource implements AsyncDisposable {
         try {
           if (this.#discarding) channel.encoder.push(chunk);
           else await this.#take(channel, chunk);
+          if (index === 0) this.#listeningSinceMs = performance.now();
         } catch (error) {
           this.#finished.reject(error);
           await this.#discard.promise;
@@ -365,25 +397,44 @@ export class MemorySource implements AsyncDisposable {
   async #take(channel: Channel, chunk: Buffer): Promise<void> {
     const { encoder, index } = channel;
     if (index === 0) {
-      this.#lastChunkAtMs = performance.now();
+      this.#listeningSinceMs = undefined;
       clearTimeout(this.#flushTimer);
     }
     encoder.push(chunk);
-    if (this.#phase === 'precopy') await this.#residue?.room?.();
     if (index === 0 && this.#tail) {
       encoder.flush();
       if (this.#tail.push(chunk)) this.#releaseTail(channel);
     } else if (index === 1 || this.#phase !== 'precopy') encoder.flush();
-    else this.#flushTimer = setTimeout(() => encoder.flush(), FLUSH_DELAY_MS);
     if (this.#heldBack && index === 0) {
       this.#heldBackBytes += chunk.length;
       // reading on lets QEMU come to the pages that are asked for
       if (this.#heldBackBytes < HELD_BACK_BYTES) return;
     }
+    if (this.#phase === 'precopy') await this.#noted();
+    await this.#room(channel);
+    // while there is no room a batch may as well grow
+    if (index === 0 && this.#phase === 'precopy' && !this.#tail)
+      this.#flushTimer = setTimeout(() => encoder.flush(), FLUSH_DELAY_MS);
+  }
+
+  /** Round one may be held up until there is room for more to be noted, the switch may not. */
+  async #noted(): Promise<void> {
+    const room = this.#residue?.room?.();
+    if (room) await Promise.race([room, this.#switching.promise]);
+  }
+
+  /** Resolves when the channel may take in more: with all sent, or in round one with few enough frames on their way. */
+  async #room(channel: Channel): Promise<void> {
+    if (channel.ahead <= this.#mayBeAhead(channel)) return;
     await new Promise<void>((resolve, reject) => {
       channel.wake = resolve;
       channel.sending.then(resolve, reject);
     });
+  }
+
+  #mayBeAhead(channel: Channel): number {
+    const isRoundOne = channel.index === 0 && this.#phase === 'precopy' && !this.#tail;
+    return isRoundOne ? (this.#packing?.framesAhead ?? 0) : 0;
   }
 
   /** Called inside `push`, before the frame with the package: the images are inactive from now on. */
@@ -415,12 +466,29 @@ export class MemorySource implements AsyncDisposable {
     else this.#push(channel, frame, packaged);
   }
 
-  #push(channel: Channel, frame: EncodedFrame, takeover: boolean): void {
-    channel.sending = channel.sending.then(() => this.#send(channel, frame, takeover));
+  /** A frame of round one that is being packed: it holds no more than pages. */
+  #enqueueLater(channel: Channel, frame: Promise<EncodedFrame>): void {
+    // heard of when its turn has come
+    frame.catch(() => {});
+    if (!this.#discarding) this.#push(channel, frame, false);
+  }
+
+  #push(channel: Channel, frame: EncodedFrame | Promise<EncodedFrame>, takeover: boolean): void {
+    channel.ahead += 1;
+    channel.sending = channel.sending.then(async () => {
+      const turnAtMs = performance.now();
+      const packed = await frame;
+      const packWaitMs = performance.now() - turnAtMs;
+      const linkWaitMs = await this.#send(channel, packed, takeover);
+      if (this.#phase === 'precopy') this.#packing?.sent(packed, packWaitMs, linkWaitMs);
+      channel.ahead -= 1;
+      if (channel.ahead === this.#mayBeAhead(channel)) channel.wake?.();
+    });
     channel.sending.catch((error: unknown) => this.#finished.reject(error));
   }
 
-  async #send(channel: Channel, frame: EncodedFrame, takeover: boolean): Promise<void> {
+  /** Returns how long the link had no room for more, in ms. */
+  async #send(channel: Channel, frame: EncodedFrame, takeover: boolean): Promise<number> {
     if (takeover) await this.#takeover;
     else if (channel.index === 0) await this.#heldBack?.promise;
     if (this.#handover === 'abandoned')
@@ -434,7 +502,9 @@ export class MemorySource implements AsyncDisposable {
     if (frame.referenced) await channel.retained.add(sequence, frame.referenced);
     const urgent = index === 1 || this.#phase === 'switching';
     if (takeover && !this.#tail) this.#enterPostcopy();
+    const sentAtMs = performance.now();
     await this.#options.session.send(urgent ? 'urgent' : 'bulk', MESSAGE_STREAM, payload);
+    return performance.now() - sentAtMs;
   }
 
   /**

@@ -103,6 +103,7 @@ export function buildRecord(parts: RecordParts): Readonly<MigrationRecord> {
       postCopied: memory?.pagesPostCopied ?? 0,
       faulted: memory?.pagesFaulted ?? 0,
     },
+    codecLevel: memory?.codecLevels ?? null,
     blocks: figures?.blocks ?? { sizeBytes: 4096, total: 0, pushed: 0, pulled: 0, skipped: 0, referenced: 0 },
     pullLatencyMs: figures?.pullLatencyMs ?? { count: 0, p50: null, p99: null, max: null },
     phases: parts.timeline.phases(),

@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { SOURCES_MAX } from '../../content/pages/constants.ts';
 import { CONTENT_KINDS } from '../../content/pages/store.ts';
+import { ZSTD_MAX_LEVEL } from '../../wire/codec.ts';
 import { migrationRecordSchema } from '../record.ts';
 import { migrationStates, type MigrationState } from '../state.ts';
 
@@ -70,6 +71,8 @@ export const sourceMoverConfigSchema = z.object({
   scheme: z.enum(['hybrid']),
   memoryCodec: codecSchema,
   diskCodec: codecSchema,
+  /** Fixes the level at which round one is compressed; without it the level follows link and CPU. */
+  zstdLevel: z.number().int().min(1).max(ZSTD_MAX_LEVEL).optional(),
   /** From the request to the VM running at the target: round one is cut short for it, and post-copy has the rest. */
   switchBudgetMs: z.number().int().positive().optional(),
   /** Use QEMU's second channel for the pages that the target waits for; both sides' QEMU must know it. */

@@ -142,6 +142,7 @@ export class SourceMover implements AsyncDisposable {
         socketPath: config.streamSocket,
         session,
         codec: plainCodec(config.memoryCodec),
+        zstdLevel: config.zstdLevel,
         onTakeover: async (completed) => {
           await this.#offer();
           await this.#disk?.freeze();

@@ -98,6 +98,7 @@ function migrationRoutes(server: FastifyInstance, site: Site): void {
   });
   server.get('/migrations/:id', (request) => site.migrations.get(id(request)));
   server.delete('/migrations/:id', (request) => site.migrations.cancel(id(request)));
+  server.post('/migrations/:id/take-back', (request) => site.migrations.takeBack(id(request)));
   server.get('/migrations/:id/events', async (request, reply) => {
     const migrationId = id(request);
     await site.migrations.get(migrationId);

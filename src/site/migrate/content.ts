@@ -67,9 +67,8 @@ export async function keepWhatTravelled(context: MigrateContext, entry: Migratio
       if (!vms.store.has(vmId)) await residue.dropIndexes(vmId);
       const kept = await residue.keep(entry.id, { id: vmId, name: vmName, leftTo: peer });
       if (kept) log.info({ to: peer }, 'residue kept');
-    } else {
-      await residue.keepIndex(entry.id, vmId, peer);
-    }
+    } else if (vms.store.has(vmId)) await residue.keepIndex(entry.id, vmId, peer);
+    else await residue.dropLog(entry.id);
   } catch (err) {
     log.warn({ err }, 'residue');
   }

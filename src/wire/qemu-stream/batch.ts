@@ -1,8 +1,8 @@
-/** Builders of one frame at a time: MemoryBatch for RAM records, DeviceBatch for everything else. */
+/** Builds frames of RAM records, one at a time. */
 import { crc32 } from 'node:zlib';
-import { CODEC_RAW, CODEC_RLE, CODEC_ZSTD, type CodecId, encodeBlock, zstdPack } from '../codec.ts';
+import { CODEC_RAW, CODEC_RLE, CODEC_ZSTD, type CodecId, zstdPack } from '../codec.ts';
 import { rleEncode } from '../rle.ts';
-import { FRAME_RAW_MAX_BYTES, PAGE_BYTES } from './constants.ts';
+import { FRAME_RAW_MAX_BYTES, FRAME_RAW_MIN_BYTES, PACK_LATER_MIN_BYTES, PAGE_BYTES } from './constants.ts';
 import { type ContentLookup, type ResidueRule, SentWindow } from './content.ts';
 import { RunningCrc } from './crc.ts';
 import { FRAME_HEADER_BYTES, MEMORY_HEADER_BYTES, writeFrameHeader } from './frame.ts';
@@ -27,27 +27,48 @@ export interface EncodedFrame {
   readonly referenced?: Buffer;
 }
 
+/** Packs bodies with zstd in another thread. They stay as they are until the promise has settled. */
+export type PackLater = (bodies: Buffer, level: number) => Promise<Buffer>;
+
+/** How bodies are packed, from the next frame on. */
+export interface Tuning {
+  /** Level of zstd; 0 leaves bodies as they are. No meaning for the other codecs. */
+  readonly zstdLevel: number;
+  /** Bodies after which a frame is closed (8 KiB to 1 MiB). */
+  readonly frameRawBytes: number;
+}
+
+/** A frame is closed, its bodies are not packed. */
+interface OpenFrame {
+  readonly tokens: Buffer;
+  readonly crc: number;
+  readonly bodiesLength: number;
+  readonly counts: Omit<EncodedFrame, 'payload'>;
+}
+
 /** A frame with named pages holds at most this many times the stream bytes of one without. */
 const NAMED_RAW_FACTOR = 4;
 const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
 
-export interface MemoryBatchOptions {
+/** Buffers for bodies that are kept for the next frames while others are being packed. */
+const SPARE_MAX = 4;
+
+export interface MemoryBatchOptions extends Tuning {
   readonly codec: CodecId;
-  readonly zstdLevel: number;
-  /** Stream bytes after which `full` is true. */
-  readonly frameRawBytes: number;
 }
 
 export class MemoryBatch {
   readonly #codec: CodecId;
-  readonly #zstdLevel: number;
-  readonly #limitBytes: number;
-  #rawLimitBytes: number;
+  #tuning: Tuning;
+  #nextTuning: Tuning | undefined;
+  #limitBytes = 0;
+  #rawLimitBytes = 0;
   #content: ContentLookup | undefined;
   #sent: SentWindow | undefined;
   readonly #tokens = new TokenWriter();
   readonly #crc = new RunningCrc();
-  readonly #bodies: Buffer;
+  #bodies: Buffer = Buffer.alloc(0);
+  readonly #spare: Buffer[] = [];
   #bodiesLength = 0;
   rawBytes = 0;
   #zeroPages = 0;
@@ -61,11 +82,14 @@ export class MemoryBatch {
 
   constructor(options: MemoryBatchOptions) {
     this.#codec = options.codec;
-    this.#zstdLevel = options.zstdLevel;
-    this.#limitBytes = options.frameRawBytes;
-    this.#rawLimitBytes = options.frameRawBytes;
-    // The last record may overshoot; an RLE body has 2 bytes more than its page, of which a record header makes up 8.
-    this.#bodies = Buffer.allocUnsafeSlow(options.frameRawBytes + 2 * PAGE_BYTES);
+    this.#tuning = options;
+    this.#setLimits();
+  }
+
+  /** From the next frame on. */
+  tune(tuning: Tuning): void {
+    this.#nextTuning = tuning;
+    if (this.rawBytes === 0) this.#applyTuning();
   }
 
   /** Names pages instead of sending them from here on; call it before the first page. */
@@ -73,9 +97,7 @@ export class MemoryBatch {
     this.#content = content;
     this.#residue = residue;
     this.#sent = new SentWindow(repeatPages);
-    // What stands in few bytes need not make the rest travel in small, badly compressed batches.
-    this.#rawLimitBytes = Math.min(FRAME_RAW_MAX_BYTES, NAMED_RAW_FACTOR * this.#limitBytes);
-    this.#referenced = Buffer.allocUnsafeSlow(this.#rawLimitBytes + PAGE_BYTES);
+    this.#setLimits();
   }
 
   /** No references from here on; repeats go on. */
@@ -167,27 +189,49 @@ export class MemoryBatch {
   /** The frame, or undefined if nothing was added since the last one. */
   take(): EncodedFrame | undefined {
     if (this.rawBytes === 0) return undefined;
-    const tokens = this.#tokens.finish();
-    const { codec, bodies } = this.#packBodies();
-    const payload = Buffer.allocUnsafeSlow(MEMORY_HEADER_BYTES + tokens.length + bodies.length);
-    writeFrameHeader(payload, { kind: 'memory', codec, rawBytes: this.rawBytes, crc32: this.#crc.take() });
-    payload.writeUInt32LE(tokens.length, FRAME_HEADER_BYTES);
-    payload.writeUInt32LE(this.#bodiesLength, FRAME_HEADER_BYTES + 4);
-    payload.writeUInt32LE(this.#referencedPages, FRAME_HEADER_BYTES + 8);
-    tokens.copy(payload, MEMORY_HEADER_BYTES);
-    bodies.copy(payload, MEMORY_HEADER_BYTES + tokens.length);
-    const frame: EncodedFrame = {
-      kind: 'memory',
-      payload,
-      rawBytes: this.rawBytes,
-      zeroPages: this.#zeroPages,
-      dataPages: this.#dataPages,
-      referencedPages: this.#referencedPages,
-      repeatedPages: this.#repeatedPages,
-      residuePages: this.#residuePages,
-      ...(this.#referencedPages === 0
-        ? {}
-        : { referenced: Buffer.from(this.#referenced.subarray(0, this.#referencedPages * PAGE_BYTES)) }),
+    const bodies = this.#bodies.subarray(0, this.#bodiesLength);
+    const packed = this.#packs ? zstdPack(bodies, this.#tuning.zstdLevel) : undefined;
+    return this.#finish(this.#close(), bodies, packed);
+  }
+
+  /** As `take`, but has the bodies packed by `later`; a frame that is hardly worth it comes at once. */
+  takeLater(later: PackLater): EncodedFrame | Promise<EncodedFrame> | undefined {
+    if (this.rawBytes === 0 || !this.#packs || this.#bodiesLength < PACK_LATER_MIN_BYTES) return this.take();
+    const whole = this.#bodies;
+    const bodies = whole.subarray(0, this.#bodiesLength);
+    const packing = later(bodies, this.#tuning.zstdLevel);
+    this.#bodies = this.#spare.pop() ?? Buffer.alloc(0);
+    const open = this.#close();
+    return packing.then((packed) => {
+      const frame = this.#finish(open, bodies, packed);
+      if (this.#spare.length < SPARE_MAX) this.#spare.push(whole);
+      return frame;
+    });
+  }
+
+  get #packs(): boolean {
+    return this.#codec === CODEC_ZSTD && this.#tuning.zstdLevel > 0 && this.#bodiesLength > 0;
+  }
+
+  /** Ends the frame; what follows belongs to the next. */
+  #close(): OpenFrame {
+    const open: OpenFrame = {
+      // The writer's own buffer is used again.
+      tokens: Buffer.from(this.#tokens.finish()),
+      crc: this.#crc.take(),
+      bodiesLength: this.#bodiesLength,
+      counts: {
+        kind: 'memory',
+        rawBytes: this.rawBytes,
+        zeroPages: this.#zeroPages,
+        dataPages: this.#dataPages,
+        referencedPages: this.#referencedPages,
+        repeatedPages: this.#repeatedPages,
+        residuePages: this.#residuePages,
+        ...(this.#referencedPages === 0
+          ? {}
+          : { referenced: Buffer.from(this.#referenced.subarray(0, this.#referencedPages * PAGE_BYTES)) }),
+      },
     };
     this.#referencedPages = 0;
     this.#repeatedPages = 0;
@@ -196,7 +240,48 @@ export class MemoryBatch {
     this.#bodiesLength = 0;
     this.#zeroPages = 0;
     this.#dataPages = 0;
-    return frame;
+    this.#applyTuning();
+    return open;
+  }
+
+  #finish(open: OpenFrame, bodies: Buffer, packed: Buffer | undefined): EncodedFrame {
+    const { tokens, crc, counts } = open;
+    const smaller = packed !== undefined && packed.length < bodies.length;
+    const content = smaller ? packed : bodies;
+    const plain = this.#codec === CODEC_RLE ? CODEC_RLE : CODEC_RAW;
+    const payload = Buffer.allocUnsafeSlow(MEMORY_HEADER_BYTES + tokens.length + content.length);
+    const codec = smaller ? CODEC_ZSTD : plain;
+    writeFrameHeader(payload, { kind: 'memory', codec, rawBytes: counts.rawBytes, crc32: crc });
+    payload.writeUInt32LE(tokens.length, FRAME_HEADER_BYTES);
+    payload.writeUInt32LE(open.bodiesLength, FRAME_HEADER_BYTES + 4);
+    payload.writeUInt32LE(counts.referencedPages, FRAME_HEADER_BYTES + 8);
+    tokens.copy(payload, MEMORY_HEADER_BYTES);
+    content.copy(payload, MEMORY_HEADER_BYTES + tokens.length);
+    return { ...counts, payload };
+  }
+
+  #applyTuning(): void {
+    if (this.#nextTuning) {
+      this.#tuning = this.#nextTuning;
+      this.#nextTuning = undefined;
+    }
+    this.#setLimits();
+  }
+
+  /** Between two frames. */
+  #setLimits(): void {
+    const asked = this.#tuning.frameRawBytes;
+    this.#limitBytes = Math.min(FRAME_RAW_MAX_BYTES, Math.max(FRAME_RAW_MIN_BYTES, asked));
+    // What stands in few bytes need not make the rest travel in small, badly compressed batches.
+    this.#rawLimitBytes = this.#sent
+      ? Math.min(FRAME_RAW_MAX_BYTES, NAMED_RAW_FACTOR * this.#limitBytes)
+      : this.#limitBytes;
+    // The last record may overshoot; an RLE body has 2 bytes more than its page, of which a record header makes up 8.
+    const bodiesBytes = this.#limitBytes + 2 * PAGE_BYTES;
+    if (this.#bodies.length < bodiesBytes) this.#bodies = Buffer.allocUnsafeSlow(bodiesBytes);
+    const referencedBytes = this.#rawLimitBytes + PAGE_BYTES;
+    if (this.#sent && this.#referenced.length < referencedBytes)
+      this.#referenced = Buffer.allocUnsafeSlow(referencedBytes);
   }
 
   #addBody(buf: Buffer, start: number, end: number): void {
@@ -216,15 +301,6 @@ export class MemoryBatch {
     bodies[at - 1] = length >>> 8;
     this.#bodiesLength = at + length;
   }
-
-  #packBodies(): { codec: CodecId; bodies: Buffer } {
-    const bodies = this.#bodies.subarray(0, this.#bodiesLength);
-    if (this.#codec === CODEC_ZSTD && bodies.length > 0) {
-      const packed = zstdPack(bodies, this.#zstdLevel);
-      if (packed.length < bodies.length) return { codec: CODEC_ZSTD, bodies: packed };
-    }
-    return { codec: this.#codec === CODEC_RLE ? CODEC_RLE : CODEC_RAW, bodies };
-  }
 }
 
 /** A few samples reject nearly every page that has content. */
@@ -233,61 +309,4 @@ function isBlank(buf: Buffer, start: number): boolean {
   if ((buf[start + 4095] as number) | (buf[start + 1024] as number) | (buf[start + 8] as number))
     return false;
   return buf.compare(ZERO_PAGE, 0, PAGE_BYTES, start, start + PAGE_BYTES) === 0;
-}
-
-/** Device state is small and mostly zeros, and the switch waits for it: always the fastest zstd. */
-const DEVICE_ZSTD_LEVEL = 1;
-
-export class DeviceBatch {
-  #pieces: Buffer[] = [];
-  #tail = Buffer.alloc(0);
-  #tailLength = 0;
-  rawBytes = 0;
-
-  /** Copies a piece of stream bytes. Small pieces share buffers. */
-  add(buf: Buffer, start: number, end: number): void {
-    let pos = start;
-    while (pos < end) {
-      if (this.#tailLength === this.#tail.length) {
-        this.#closeTail();
-        // Doubling keeps the number of pieces small without trusting an announced length.
-        this.#tail = Buffer.allocUnsafeSlow(Math.max(4096, this.rawBytes));
-      }
-      const part = Math.min(end - pos, this.#tail.length - this.#tailLength);
-      buf.copy(this.#tail, this.#tailLength, pos, pos + part);
-      this.#tailLength += part;
-      this.rawBytes += part;
-      pos += part;
-    }
-  }
-
-  #closeTail(): void {
-    if (this.#tailLength > 0) this.#pieces.push(this.#tail.subarray(0, this.#tailLength));
-    this.#tail = Buffer.alloc(0);
-    this.#tailLength = 0;
-  }
-
-  /** The frame, or undefined if nothing was added since the last one. */
-  take(): EncodedFrame | undefined {
-    if (this.rawBytes === 0) return undefined;
-    this.#closeTail();
-    const [first] = this.#pieces;
-    const raw = this.#pieces.length === 1 && first ? first : Buffer.concat(this.#pieces, this.rawBytes);
-    this.#pieces = [];
-    this.rawBytes = 0;
-    const { codec, payload: content } = encodeBlock(CODEC_ZSTD, raw, { zstdLevel: DEVICE_ZSTD_LEVEL });
-    const payload = Buffer.allocUnsafeSlow(FRAME_HEADER_BYTES + content.length);
-    writeFrameHeader(payload, { kind: 'device', codec, rawBytes: raw.length, crc32: crc32(raw) });
-    content.copy(payload, FRAME_HEADER_BYTES);
-    return {
-      kind: 'device',
-      payload,
-      rawBytes: raw.length,
-      zeroPages: 0,
-      dataPages: 0,
-      referencedPages: 0,
-      repeatedPages: 0,
-      residuePages: 0,
-    };
-  }
 }

@@ -58,6 +58,8 @@ export const FRAME_RAW_BYTES = 256 * 1024;
 /** Smallest and largest frame size that may be asked for. */
 export const FRAME_RAW_MIN_BYTES = 8 * 1024;
 export const FRAME_RAW_MAX_BYTES = 1024 * 1024;
+/** Bodies of fewer bytes are packed on the spot: another thread would cost more than it takes over. */
+export const PACK_LATER_MIN_BYTES = 64 * 1024;
 /** Most stream bytes that a memory frame may decode to: the largest frame size and one record of overshoot. */
 export const MEMORY_FRAME_RAW_LIMIT_BYTES = FRAME_RAW_MAX_BYTES + 72 * 1024;
 /** A device package travels whole in one frame up to this size (its command header included), else in several. */

@@ -7,8 +7,10 @@ import {
   codeOf,
   migrationStream,
   noisePage,
+  RAM_ID,
   ramStream,
 } from '../../../test/kit/qemuStream.ts';
+import { zstdPackLater } from '../codec.ts';
 import { type ContentLookup, RepeatWindow, type PageSink, type ResidueRule, SentWindow } from './content.ts';
 import {
   type EncodedFrame,
@@ -255,3 +257,91 @@ test('both ends of a window hold the same bodies, whatever its size', () => {
     }),
   );
 });
+
+describe('frames that another thread packs', () => {
+  test('come in their place, and decode to the same bytes', async () => {
+    let later = 0;
+    await fc.assert(
+      fc.asyncProperty(
+        migrationStream,
+        chunkSizes,
+        fc.nat(3),
+        fc.nat(1000),
+        async (stream, sizes, window, seed) => {
+          const emitted: (EncodedFrame | Promise<EncodedFrame>)[] = [];
+          let turn = seed;
+          const encoder: StreamEncoder = new StreamEncoder(
+            {
+              codec: 'zstd',
+              frameRawBytes: 128 * 1024,
+              background: {
+                packer: () => {
+                  turn += 1;
+                  encoder.tune({ zstdLevel: turn % 4, frameRawBytes: 64 * 1024 * (1 + (turn % 3)) });
+                  return turn % 5 === 0 ? undefined : packLater;
+                },
+                emit: (frame) => emitted.push(frame),
+              },
+            },
+            (frame) => emitted.push(frame),
+          );
+          encoder.useContent(undefined, window);
+          // a stretch without repetition before and after, so that there is something to pack
+          const head = new StreamWriter().fileHeader().sectionStart(RAM_ID);
+          head
+            .memSize([{ name: 'pc.ram', lengthBytes: 400 * PAGE_BYTES }])
+            .eos()
+            .footer(RAM_ID)
+            .sectionPart(RAM_ID);
+          for (let page = 0; page < 200; page++)
+            head.dataPage(page, noisePage(page >> 1), page === 0 ? 'pc.ram' : undefined);
+          head.eos().footer(RAM_ID);
+          const all = Buffer.concat([head.take(), stream.subarray(8)]);
+          for (const chunk of chunksOf(all, sizes)) {
+            const own = Buffer.from(chunk);
+            encoder.push(own);
+            own.fill(0x5a);
+          }
+          encoder.end();
+          const decoder = new StreamDecoder({ repeatPages: window });
+          const frames = await Promise.all(emitted.map((frame) => Promise.resolve(frame)));
+          later += emitted.filter((frame) => frame instanceof Promise).length;
+          const output = frames.map(({ payload }) => Buffer.from(decoder.push(payload)));
+          expect(Buffer.concat(output).equals(all)).toBe(true);
+          const { memory, device, frames: count } = encoder.stats();
+          expect(count).toBe(frames.length);
+          expect(memory.bytesRaw + device.bytesRaw).toBe(all.length);
+        },
+      ),
+      { numRuns: 30 },
+    );
+    expect(later).toBeGreaterThan(0);
+  });
+
+  test('a packer that fails is heard through the frame', async () => {
+    const emitted: Promise<EncodedFrame>[] = [];
+    const packer = () => Promise.reject(new Error('no thread'));
+    const encoder = new StreamEncoder(
+      { background: { packer: () => packer, emit: (frame) => emitted.push(frame) } },
+      () => {},
+    );
+    const writer = new StreamWriter().fileHeader().sectionStart(RAM_ID);
+    writer
+      .memSize([{ name: 'pc.ram', lengthBytes: 100 * PAGE_BYTES }])
+      .eos()
+      .footer(RAM_ID)
+      .sectionPart(RAM_ID);
+    for (let page = 0; page < 100; page++)
+      writer.dataPage(page, noisePage(page), page === 0 ? 'pc.ram' : undefined);
+    encoder.push(writer.take());
+    expect(emitted.length).toBeGreaterThan(0);
+    for (const frame of emitted) await expect(frame).rejects.toThrow('no thread');
+  });
+});
+
+/** Takes a while, and not always the same. */
+async function packLater(bodies: Buffer, level: number): Promise<Buffer> {
+  for (let turns = (bodies[0] ?? 0) % 7; turns > 0; turns--)
+    await new Promise((resolve) => setImmediate(resolve));
+  return zstdPackLater(bodies, level);
+}

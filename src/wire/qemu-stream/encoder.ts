@@ -1,5 +1,5 @@
 import { CODEC_ZSTD, type CodecName, codecIds, ZSTD_DEFAULT_LEVEL } from '../codec.ts';
-import { DeviceBatch, type EncodedFrame, MemoryBatch } from './batch.ts';
+import { type EncodedFrame, MemoryBatch, type PackLater, type Tuning } from './batch.ts';
 import {
   FRAME_RAW_BYTES,
   FRAME_RAW_MAX_BYTES,
@@ -10,6 +10,7 @@ import {
   SECTION_START,
 } from './constants.ts';
 import type { ContentLookup, ResidueRule } from './content.ts';
+import { DeviceBatch } from './device-batch.ts';
 import { fail } from './errors.ts';
 import { type PageCounts, PageLedger } from './pages.ts';
 import { StreamParser } from './parser.ts';
@@ -32,15 +33,25 @@ export interface StreamHooks {
   onRest?(reason: RestReason, detail: string): void;
 }
 
+/** Frames whose bodies another thread packs. */
+export interface Background {
+  /** Asked at the end of each memory frame; undefined: it is packed and emitted at once. */
+  packer(): PackLater | undefined;
+  /** Called in place of `emit`, in the same order: such a frame comes before those that are emitted after it. */
+  emit(frame: Promise<EncodedFrame>): void;
+}
+
 export interface StreamEncoderOptions extends StreamHooks {
   /** `main`, or `ram` for the second channel of postcopy-preempt. Default: main. */
   readonly mode?: 'main' | 'ram';
   /** How the bodies of pages are packed. Default: zstd. */
   readonly codec?: CodecName;
-  /** Default: ZSTD_DEFAULT_LEVEL. */
-  readonly zstdLevel?: number;
+  /** Default: ZSTD_DEFAULT_LEVEL; 0 for none. */
+  readonly zstdLevel?: number | undefined;
   /** Stream bytes a frame (8 KiB to 1 MiB). Default: FRAME_RAW_BYTES. */
   readonly frameRawBytes?: number;
+  /** Without it every frame is packed on the spot. */
+  readonly background?: Background;
   /** Fail with STREAM_UNKNOWN instead of passing on what is not understood. */
   readonly strict?: boolean;
 }
@@ -77,6 +88,7 @@ export interface StreamStats extends PageCounts {
  */
 export class StreamEncoder {
   readonly #emit: (frame: EncodedFrame) => void;
+  readonly #background: Background | undefined;
   readonly #hooks: StreamHooks;
   readonly #parser: StreamParser;
   readonly #memory: MemoryBatch;
@@ -98,6 +110,7 @@ export class StreamEncoder {
 
   constructor(options: StreamEncoderOptions, emit: (frame: EncodedFrame) => void) {
     this.#emit = emit;
+    this.#background = options.background;
     this.#hooks = options;
     this.#strict = options.strict ?? false;
     const asked = options.frameRawBytes ?? FRAME_RAW_BYTES;
@@ -148,6 +161,11 @@ export class StreamEncoder {
     this.#memory.dropContent();
   }
 
+  /** How the bodies of pages are packed, from the next frame on. */
+  tune(tuning: Tuning): void {
+    this.#memory.tune(tuning);
+  }
+
   /** From now on `stats().sinceMark` counts from here. */
   mark(): void {
     this.#ledger.mark();
@@ -172,7 +190,15 @@ export class StreamEncoder {
   }
 
   #flushMemory(): void {
-    this.#send(this.#memory.take());
+    const background = this.#background;
+    const packer = background?.packer();
+    if (!background || !packer) {
+      this.#send(this.#memory.take());
+      return;
+    }
+    const frame = this.#memory.takeLater(packer);
+    if (!(frame instanceof Promise)) this.#send(frame);
+    else background.emit(frame.then((packed) => this.#counted(packed)));
   }
 
   #flushDevice(): void {
@@ -180,7 +206,10 @@ export class StreamEncoder {
   }
 
   #send(frame: EncodedFrame | undefined): void {
-    if (!frame) return;
+    if (frame) this.#emit(this.#counted(frame));
+  }
+
+  #counted(frame: EncodedFrame): EncodedFrame {
     const stats = this.#stats[frame.kind];
     stats.bytesRaw += frame.rawBytes;
     stats.bytesEncoded += frame.payload.length;
@@ -188,7 +217,7 @@ export class StreamEncoder {
     this.#pagesReferenced += frame.referencedPages;
     this.#pagesDuplicate += frame.repeatedPages;
     this.#pagesFromResidue += frame.residuePages;
-    this.#emit(frame);
+    return frame;
   }
 
   /** Memory follows: what the device batch holds goes first. */
