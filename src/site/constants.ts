@@ -26,6 +26,9 @@ export const CPUS_MAX = 64;
 export const MEMORY_MIN_MIB = 16;
 export const MEMORY_MAX_MIB = 1024 * 1024;
 
+/** What `residue.maxMiB` may be: 16 TiB. What is free on the disk bounds residue, too. */
+export const RESIDUE_MAX_MIB = 16 * 1024 * 1024;
+
 /** Migrations that a site may take part in at once, both directions together. */
 export const MIGRATIONS_MAX = 8;
 

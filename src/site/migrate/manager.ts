@@ -7,6 +7,7 @@ import { failMigrate, failPrepare } from '../errors.ts';
 import { newMigrationId } from '../ids.ts';
 import { parseParams } from './params.ts';
 import { checkPrepare } from './checks.ts';
+import { keepWhatTravelled } from './content.ts';
 import type { MigrateContext } from './context.ts';
 import { MigrationEntry } from './entry.ts';
 import { History } from './history.ts';
@@ -50,6 +51,7 @@ export class MigrationManager {
     // what has ended is in its files; those that need attention stay
     void entry.ended.then(() => {
       if (!entry.kept) this.#entries.delete(entry.id);
+      return keepWhatTravelled(this.#context, entry);
     });
     return entry;
   }
