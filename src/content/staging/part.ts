@@ -90,7 +90,7 @@ export class Part {
       await rename(this.folder, join(this.#store, this.#artefact.digest));
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
+      if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw asStageError(error, this.folder);
       await this.discard();
     }
   }

@@ -33,6 +33,7 @@ export function apiServer(site: Site): FastifyInstance {
   siteRoutes(server, site);
   vmRoutes(server, site);
   migrationRoutes(server, site);
+  residueRoutes(server, site);
   templateRoutes(server, site);
   pushRoutes(server, site);
   return server;
@@ -104,6 +105,17 @@ function migrationRoutes(server: FastifyInstance, site: Site): void {
     const migrationId = id(request);
     await site.migrations.get(migrationId);
     return sendLines(request, reply, (signal) => site.migrations.follow(migrationId, signal));
+  });
+}
+
+function residueRoutes(server: FastifyInstance, site: Site): void {
+  server.get('/residue', () => site.residue.list());
+  server.delete('/residue/:vm', async (request) => {
+    const { vm } = check(vmParams, request.params, 'path');
+    const all = await site.residue.list();
+    const id = all.find(({ vmId, vmName }) => vmId === vm || vmName === vm)?.vmId ?? vm;
+    await site.residue.remove(id);
+    return { id, removed: true };
   });
 }
 

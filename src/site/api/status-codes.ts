@@ -14,6 +14,7 @@ const exact: Readonly<Record<string, number>> = {
   STAGE_UNKNOWN: 404,
   STAGE_TO_SELF: 400,
   STAGE_NO_SPACE: 507,
+  RESIDUE_UNKNOWN: 404,
   SITE_NOT_CONNECTED: 503,
   VM_CAPACITY: 507,
   VM_START_FAILED: 502,

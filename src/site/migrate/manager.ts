@@ -7,6 +7,7 @@ import { failMigrate, failPrepare } from '../errors.ts';
 import { newMigrationId } from '../ids.ts';
 import { parseParams } from './params.ts';
 import { checkPrepare } from './checks.ts';
+import { keepWhatTravelled } from './content.ts';
 import type { MigrateContext } from './context.ts';
 import { MigrationEntry } from './entry.ts';
 import { History } from './history.ts';
@@ -51,6 +52,7 @@ export class MigrationManager {
     void entry.ended.then(() => {
       if (!entry.kept) this.#entries.delete(entry.id);
       this.#context.onActivity?.();
+      return keepWhatTravelled(this.#context, entry);
     });
     this.#context.onActivity?.();
     return entry;

@@ -9,7 +9,7 @@ import { ABORT_TIMEOUT_MS, POSTCOPY_PREEMPT } from '../constants.ts';
 import { failMigrate, failSite } from '../errors.ts';
 import { readJson } from '../json-file.ts';
 import type { StoredVm } from '../vm/store.ts';
-import { contentOfVm } from './content.ts';
+import { contentLogFor, contentOfVm } from './content.ts';
 import { commonMoverConfig, type MigrateContext } from './context.ts';
 import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import { outcomeSchema, preparedSchema, type Outcome, type Prepare } from './messages.ts';
@@ -109,7 +109,8 @@ async function startMover(
   await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
   const mover = await context.backends.movers.start({
     role: 'source',
-    content: await contentOfVm(context, vm.definition),
+    content: await contentOfVm(context, vm.definition, info),
+    contentLog: await contentLogFor(context, entry),
     ...commonMoverConfig(
       context,
       info.migrationId,
