@@ -90,6 +90,7 @@ export class Site {
       ...common,
       stores: artefactStores(this.paths),
       prepareTimeoutMs: PREPARE_TIMEOUT_MS,
+      giveWay: (freeBytes) => this.residue.giveWay(freeBytes),
     });
     this.migrations = new MigrationManager({
       ...common,

@@ -29,13 +29,15 @@ import {
 } from './messages.ts';
 import { startStageProcess, type StartStageProcess } from './process.ts';
 import type { StageConfig } from './process-config.ts';
-import { type ArtefactStores, checkSpace } from './stores.ts';
+import { type ArtefactStores, checkSpace, spaceFor } from './stores.ts';
 
 /** What pushes need of their site. */
 export interface StageContext
   extends Pick<MigrateContext, 'config' | 'paths' | 'log' | 'peer' | 'dialAddress'> {
   readonly stores: ArtefactStores;
   readonly prepareTimeoutMs: number;
+  /** Lets go of what is kept for convenience until so much is free. */
+  readonly giveWay?: (freeBytes: number) => Promise<unknown>;
   /** For tests. */
   readonly startProcess?: StartStageProcess;
 }
@@ -123,7 +125,9 @@ export class PushManager {
     if (requires && !(await stores[requires.kind].has(requires.digest)))
       throw fail('STAGE_REQUIRES', `${requires.kind} ${requires.digest}`, { fields: { ...requires } });
     await sweepParts(stores[kind].folder);
-    await checkSpace(stores[kind].folder, artefact, request.allocatedBytes);
+    const neededBytes = await spaceFor(stores[kind].folder, artefact, request.allocatedBytes);
+    await this.#context.giveWay?.(neededBytes).catch(() => {});
+    await checkSpace(stores[kind].folder, neededBytes);
     if (this.#entries.has(pushId)) throw fail('STAGE_PROTOCOL', `${pushId} again`);
     if (this.#find(digest)) throw fail('STAGE_BUSY', artefact.name);
     const entry = this.#add({

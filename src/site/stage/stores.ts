@@ -57,19 +57,19 @@ function templateStore(folder: string): ArtefactStore {
   };
 }
 
-/** Whether what is still to come of an artefact fits. @throws STAGE_NO_SPACE */
-export async function checkSpace(folder: string, artefact: Artefact, allocatedBytes: number): Promise<void> {
-  await mkdir(folder, { recursive: true });
-  const [free, here] = await Promise.all([freeBytesAt(folder), partBytes(folder, artefact.digest)]);
+/** Space that must be free for what is still to come of an artefact, the reserve included. */
+export async function spaceFor(folder: string, artefact: Artefact, allocatedBytes: number): Promise<number> {
   // holes need no space; a source that says less than it sends is stopped later
-  const neededBytes = Math.max(0, Math.min(totalBytes(artefact), allocatedBytes) - here);
-  if (neededBytes + STAGE_RESERVE_BYTES <= free) return;
+  const most = Math.min(totalBytes(artefact), allocatedBytes);
+  return Math.max(0, most - (await partBytes(folder, artefact.digest))) + STAGE_RESERVE_BYTES;
+}
+
+/** @throws STAGE_NO_SPACE */
+export async function checkSpace(folder: string, neededBytes: number): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const freeBytes = await freeBytesAt(folder);
+  if (neededBytes <= freeBytes) return;
   const mib = (bytes: number): number => Math.ceil(bytes / 2 ** 20);
-  throw fail(
-    'STAGE_NO_SPACE',
-    `${mib(neededBytes)} MiB and ${mib(STAGE_RESERVE_BYTES)} in reserve, ${mib(free)} free`,
-    {
-      fields: { neededBytes, freeBytes: free },
-    },
-  );
+  const detail = `${mib(neededBytes)} MiB (${mib(STAGE_RESERVE_BYTES)} of them in reserve), ${mib(freeBytes)} free`;
+  throw fail('STAGE_NO_SPACE', detail, { fields: { neededBytes, freeBytes } });
 }
