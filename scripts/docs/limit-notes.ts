@@ -534,6 +534,8 @@ export const limitNotes: Notes = {
       crossed: '`API_BAD_REQUEST`',
       test: 'src/site/limits.test.ts: the budget of a switch',
     },
+    EMPTY_DISKS_KEPT: { crossed: '`qemu-img` makes further ones each time' },
+    EMPTY_DISK_MAX_BYTES: { crossed: '`qemu-img` makes it each time', why: 'Size of such a file' },
     MACHINES_REMEMBERED: { crossed: 'further ones are checked each time' },
     TEMPLATE_AFTER_MAX_S: {
       crossed: '`API_BAD_REQUEST`',

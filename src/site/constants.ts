@@ -109,3 +109,7 @@ export const TEMPLATE_READY_POLL_MS = 100;
 
 /** Builds of templates that an agent remembers, the one under way included. */
 export const TEMPLATE_BUILDS_KEPT = 32;
+
+/** Empty qcow2 files that an agent remembers, one a virtual size, and the largest: 196 KiB for disks of up to 2 TiB. */
+export const EMPTY_DISKS_KEPT = 16;
+export const EMPTY_DISK_MAX_BYTES = 1024 * 1024;

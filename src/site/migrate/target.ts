@@ -23,19 +23,19 @@ export async function targetFacts(
   migrations: number,
 ): Promise<TargetFacts> {
   const { config, vms, backends } = context;
-  const [image, freeBytes, residue, diskUsedBytes] = await Promise.all([
+  const [image, freeBytes, residue, diskUsedBytes, machineProblem] = await Promise.all([
     backends.images.find(request.vm.image).catch((error: unknown) => {
       throw failPrepare('PREPARE_IMAGE_DAMAGED', asCloudapError(error).message, { cause: error });
     }),
     backends.disks.freeBytes(config.dataDir),
     context.residue.list(),
     vms.diskUsedBytes(),
+    backends.qemu.checkMachine(request.vm).then(
+      () => undefined,
+      (error: unknown) => asCloudapError(error).message,
+    ),
   ]);
   const { memoryMiB, diskMiB, vms: vmsMax } = config.capacity;
-  const machineProblem = await backends.qemu.checkMachine(request.vm).then(
-    () => undefined,
-    (error: unknown) => asCloudapError(error).message,
-  );
   return {
     machineProblem,
     site: config.id,
