@@ -206,7 +206,11 @@ describe('two sites as a user runs them', () => {
     const cut = await inRoundOne(center);
     sites.link.cut();
     expect(await cut.exit).toEqual([1, null]);
-    expect(await latest(center)).toMatchObject({ state: 'failed', error: { code: 'LINK_LOST' } });
+    // the movers' session, or the agents' while the target still prepares
+    expect(await latest(center)).toMatchObject({
+      state: 'failed',
+      error: { code: expect.stringMatching(/^LINK_(LOST|CONNECTION_LOST)$/) as string },
+    });
     sites.link.restore();
     await untouched();
 
