@@ -17,3 +17,9 @@ export const PROBES_MAX = 64;
 export const READ_CHUNK_BYTES = 1024 * 1024;
 /** Requests given to the thread that reads pages: one that it works on, and one so that it need not wait for the next. */
 export const READS_AHEAD = 2;
+
+/** Memory for one read that is used again: a frame's references at most, and not a few pages that would waste it. */
+export const SLOT_BYTES = 1024 * 1024 + 128 * 1024;
+export const SLOT_MIN_BYTES = 64 * 1024;
+/** So many of them: what a source may have under way at once (migration/memory/references.ts). */
+export const SLOTS_MAX = 32;

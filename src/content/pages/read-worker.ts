@@ -21,6 +21,8 @@ const opened = new Map<string, Part>();
 const port = parentPort;
 if (!port) throw new Error('this file is a worker');
 
+/** Memory that both threads see. */
+const slots: Buffer[] = [];
 /** The files agreed on, in their order. */
 let parts: readonly Part[] = [];
 
@@ -35,9 +37,19 @@ for (const [i, file] of files.entries()) {
 }
 port.on('message', (request: ReadRequest) => {
   if (request.kind === 'read') {
-    const bodies = Buffer.from(new ArrayBuffer(request.ordinals.length * PAGE_BYTES));
-    const missing = read(request.ordinals, bodies);
-    port.postMessage({ kind: 'read', id: request.id, bodies, missing }, [bodies.buffer]);
+    const { id, ordinals, slot } = request;
+    if (slot !== undefined) {
+      const missing = read(ordinals, slots[slot] as Buffer);
+      port.postMessage({ kind: 'read', id, bodies: undefined, missing });
+      return;
+    }
+    const bodies = Buffer.from(new ArrayBuffer(ordinals.length * PAGE_BYTES));
+    const missing = read(ordinals, bodies);
+    port.postMessage({ kind: 'read', id, bodies, missing }, [bodies.buffer]);
+    return;
+  }
+  if (request.kind === 'slot') {
+    slots.push(Buffer.from(request.memory));
     return;
   }
   parts = request.digests.flatMap((digest) => opened.get(digest) ?? []);

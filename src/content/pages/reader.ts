@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { type CloudapError } from '../../base/errors.ts';
 import { type ContentWarning, makePageIndexInBackground } from './background.ts';
-import { PAGE_BYTES, READS_AHEAD } from './constants.ts';
+import { PAGE_BYTES, READS_AHEAD, SLOT_BYTES, SLOT_MIN_BYTES, SLOTS_MAX } from './constants.ts';
 import { fail } from './errors.ts';
 import type { ContentFile } from './store.ts';
 
@@ -10,7 +10,15 @@ export interface ReadWorkerStart {
 }
 export type ReadRequest =
   | { readonly kind: 'agree'; readonly digests: readonly string[] }
-  | { readonly kind: 'read'; readonly id: number; readonly ordinals: Float64Array };
+  /** Memory that both threads see: the next number of them. */
+  | { readonly kind: 'slot'; readonly memory: SharedArrayBuffer }
+  /** Into the slot with this number, or (undefined) into a buffer of its own, which comes with the answer. */
+  | {
+      readonly kind: 'read';
+      readonly id: number;
+      readonly ordinals: Float64Array;
+      readonly slot: number | undefined;
+    };
 type ReadAnswer =
   | {
       readonly kind: 'open';
@@ -24,7 +32,7 @@ type ReadAnswer =
   | {
       readonly kind: 'read';
       readonly id: number;
-      readonly bodies: Uint8Array;
+      readonly bodies: Uint8Array | undefined;
       readonly missing: Uint32Array;
     };
 
@@ -40,7 +48,18 @@ const WORKER = new URL('read-worker.ts', import.meta.url);
 /** The target's end of content: gives pages by their ordinals, each verified against its hash. */
 export class ContentReader implements AsyncDisposable {
   readonly #worker: Worker;
-  readonly #reads = new Map<number, { count: number; resolve: (read: PagesRead) => void }>();
+  readonly #reads = new Map<
+    number,
+    { count: number; slot: number | undefined; resolve: (read: PagesRead) => void }
+  >();
+  /**
+   * Memory that is used again and again. Fresh buffers for every frame would be old when they are done with, and only
+   * whole collections of garbage would free them: half of the time that a mover takes for references.
+   */
+  readonly #slots: Buffer[] = [];
+  readonly #freeSlots: number[] = [];
+  /** Slots in use, by what was given out of them. */
+  readonly #lent = new Map<Buffer, number>();
   readonly #entries: ReadonlyMap<string, number>;
   #digests: readonly string[];
   readonly #waiting = { urgent: [] as ReadRequest[], bulk: [] as ReadRequest[] };
@@ -55,10 +74,9 @@ export class ContentReader implements AsyncDisposable {
     this.#digests = [...entries.keys()];
     worker.on('message', (answer: ReadAnswer) => {
       if (answer.kind !== 'read') return;
-      const { buffer, byteOffset, length } = answer.bodies;
-      this.#reads
-        .get(answer.id)
-        ?.resolve({ bodies: Buffer.from(buffer, byteOffset, length), missing: answer.missing });
+      const { id, bodies, missing } = answer;
+      const asked = this.#reads.get(id);
+      if (asked) asked.resolve({ bodies: bodies ? asBuffer(bodies) : this.#lend(asked), missing });
       this.#reads.delete(answer.id);
       this.#given--;
       this.#pump();
@@ -115,10 +133,36 @@ export class ContentReader implements AsyncDisposable {
     if (this.#dead) return Promise.resolve(nothing(ordinals.length));
     const { promise, resolve } = Promise.withResolvers<PagesRead>();
     const id = this.#next++;
-    this.#reads.set(id, { count: ordinals.length, resolve });
-    this.#waiting[call.urgent ? 'urgent' : 'bulk'].push({ kind: 'read', id, ordinals });
+    const lengthBytes = ordinals.length * PAGE_BYTES;
+    const slot = lengthBytes >= SLOT_MIN_BYTES && lengthBytes <= SLOT_BYTES ? this.#takeSlot() : undefined;
+    this.#reads.set(id, { count: ordinals.length, slot, resolve });
+    this.#waiting[call.urgent ? 'urgent' : 'bulk'].push({ kind: 'read', id, ordinals, slot });
     this.#pump();
     return promise;
+  }
+
+  /** What `read` gave is done with: its memory may be used again. */
+  giveBack(bodies: Buffer): void {
+    const slot = this.#lent.get(bodies);
+    if (slot === undefined) return;
+    this.#lent.delete(bodies);
+    this.#freeSlots.push(slot);
+  }
+
+  #lend({ slot = 0, count }: { slot: number | undefined; count: number }): Buffer {
+    const bodies = (this.#slots[slot] as Buffer).subarray(0, count * PAGE_BYTES);
+    this.#lent.set(bodies, slot);
+    return bodies;
+  }
+
+  /** Undefined where there are enough: then a buffer of its own has to do. */
+  #takeSlot(): number | undefined {
+    const free = this.#freeSlots.pop();
+    if (free !== undefined || this.#slots.length === SLOTS_MAX) return free;
+    const memory = new SharedArrayBuffer(SLOT_BYTES);
+    this.#slots.push(Buffer.from(memory));
+    this.#worker.postMessage({ kind: 'slot', memory } satisfies ReadRequest);
+    return this.#slots.length - 1;
   }
 
   /** Little is given to the thread ahead of time, so that what is urgent does not wait behind it. */
@@ -143,6 +187,10 @@ export class ContentReader implements AsyncDisposable {
     this.#waiting.urgent.length = 0;
     this.#waiting.bulk.length = 0;
   }
+}
+
+function asBuffer({ buffer, byteOffset, length }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, length);
 }
 
 function nothing(count: number): PagesRead {

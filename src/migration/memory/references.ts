@@ -19,7 +19,7 @@ export const LOADED_MAX_BYTES = 2 * (RETAINED_BYTES + 2 * 1024 * 1024);
 
 export interface ReferencesOptions {
   /** Undefined where the two sides have agreed on no content. */
-  readonly reader: Pick<ContentReader, 'read'> | undefined;
+  readonly reader: (Pick<ContentReader, 'read'> & Partial<Pick<ContentReader, 'giveBack'>>) | undefined;
   /** Sends an urgent message to the source. */
   readonly send: (type: number, payload: Buffer) => void;
   /** Called the first time that pages turn out not to be here. */
@@ -67,6 +67,7 @@ export class References {
   /** The frame with these bodies has been decoded: the source need not keep them. */
   decoded(channel: 0 | 1, sequence: number, bodies: Buffer): void {
     this.#loadedBytes -= bodies.length;
+    this.#options.reader?.giveBack?.(bodies);
     const bytes = (this.#decodedBytes[channel] ?? 0) + bodies.length;
     this.#decodedBytes[channel] = bytes >= ACKNOWLEDGE_BYTES ? 0 : bytes;
     if (bytes >= ACKNOWLEDGE_BYTES) this.#options.send(MESSAGE_DECODED, encodeDecoded({ channel, sequence }));

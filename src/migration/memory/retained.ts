@@ -10,14 +10,17 @@ export const RETAINED_BYTES = 16 * 1024 * 1024;
  * a page after all asks for it and gets it from here: the VM may have changed it since.
  */
 export class RetainedContent {
-  readonly #frames = new Map<number, Buffer>();
+  readonly #frames = new Map<
+    number,
+    { readonly bodies: Buffer; readonly recycle: (() => void) | undefined }
+  >();
   #bytes = 0;
   #room: PromiseWithResolvers<void> | undefined;
   #closed = false;
 
   /** Keeps the bodies of a frame; resolves when there is room for more. */
-  async add(sequence: number, bodies: Buffer): Promise<void> {
-    this.#frames.set(sequence, bodies);
+  async add(sequence: number, bodies: Buffer, recycle?: () => void): Promise<void> {
+    this.#frames.set(sequence, { bodies, recycle });
     this.#bytes += bodies.length;
     if (this.#closed || this.#bytes <= RETAINED_BYTES) return;
     this.#room ??= Promise.withResolvers();
@@ -26,11 +29,12 @@ export class RetainedContent {
 
   /** The target has decoded every frame up to this one. */
   release(sequence: number): void {
-    for (const [kept, bodies] of this.#frames) {
+    for (const [kept, { bodies, recycle }] of this.#frames) {
       // sequence numbers only rise, and so do they here
       if (kept > sequence) break;
       this.#frames.delete(kept);
       this.#bytes -= bodies.length;
+      recycle?.();
     }
     if (this.#bytes > RETAINED_BYTES) return;
     this.#room?.resolve();
@@ -45,7 +49,7 @@ export class RetainedContent {
 
   /** The message with what the target asks for. @throws MOVER_PROTOCOL */
   answer({ channel, sequence, positions }: ContentMissing): Buffer {
-    const bodies = this.#frames.get(sequence);
+    const bodies = this.#frames.get(sequence)?.bodies;
     if (!bodies) throw migrationFail('MOVER_PROTOCOL', 'content of a frame that is not kept');
     const pages = positions.map((position) => {
       const at = position * PAGE_BYTES;

@@ -499,7 +499,7 @@ export class MemorySource implements AsyncDisposable {
     channel.sequence += 1;
     const payload = encodeStreamMessage({ channel: index, takeover, sequence, frame: frame.payload });
     this.#bytes[frame.kind] += payload.length;
-    if (frame.referenced) await channel.retained.add(sequence, frame.referenced);
+    if (frame.referenced) await channel.retained.add(sequence, frame.referenced, frame.recycle);
     const urgent = index === 1 || this.#phase === 'switching';
     if (takeover && !this.#tail) this.#enterPostcopy();
     const sentAtMs = performance.now();

@@ -25,6 +25,8 @@ export interface EncodedFrame {
   readonly residuePages: number;
   /** The bodies of the references, in order: what the far side is sent if it cannot make them itself. */
   readonly referenced?: Buffer;
+  /** To be called when these bodies are done with: their memory is used again. */
+  readonly recycle?: () => void;
 }
 
 /** Packs bodies with zstd in another thread. They stay as they are until the promise has settled. */
@@ -75,6 +77,7 @@ export class MemoryBatch {
   #dataPages = 0;
   /** Bodies of the references so far. */
   #referenced: Buffer = Buffer.alloc(0);
+  readonly #spareReferenced: Buffer[] = [];
   #referencedPages = 0;
   #repeatedPages = 0;
   #residue: ResidueRule | undefined;
@@ -228,9 +231,7 @@ export class MemoryBatch {
         referencedPages: this.#referencedPages,
         repeatedPages: this.#repeatedPages,
         residuePages: this.#residuePages,
-        ...(this.#referencedPages === 0
-          ? {}
-          : { referenced: Buffer.from(this.#referenced.subarray(0, this.#referencedPages * PAGE_BYTES)) }),
+        ...(this.#referencedPages === 0 ? {} : this.#lendReferenced()),
       },
     };
     this.#referencedPages = 0;
@@ -242,6 +243,16 @@ export class MemoryBatch {
     this.#dataPages = 0;
     this.#applyTuning();
     return open;
+  }
+
+  /** The buffer itself, not a copy: it comes back when the far side has the pages. */
+  #lendReferenced(): Pick<EncodedFrame, 'referenced' | 'recycle'> {
+    const whole = this.#referenced;
+    this.#referenced = this.#spareReferenced.pop() ?? Buffer.alloc(0);
+    return {
+      referenced: whole.subarray(0, this.#referencedPages * PAGE_BYTES),
+      recycle: () => this.#spareReferenced.push(whole),
+    };
   }
 
   #finish(open: OpenFrame, bodies: Buffer, packed: Buffer | undefined): EncodedFrame {
