@@ -56,6 +56,28 @@ export const limitNotes: Notes = {
   'src/content/templates/constants.ts': {
     MAX_TEMPLATES: { crossed: 'the rest is not listed' },
   },
+  'src/content/residue/constants.ts': {
+    LOG_CHUNKS_MAX: {
+      crossed: '`RESIDUE_LOG_SLOW`: the log is given up, the migration goes on',
+      test: 'src/content/residue/log.test.ts: a disk that does not keep up',
+    },
+    LOG_CHUNKS_BUSY: {
+      crossed: 'round one and active push wait',
+      why: 'Pieces of a log that may wait for the disk before it holds up what nobody waits for',
+      test: 'src/content/residue/log.test.ts: a disk that does not keep up',
+    },
+    LOG_HOLD_MAX_MS: { crossed: 'nothing waits for the log any more' },
+    LOG_SECTORS_MAX: { crossed: '`RESIDUE_LOG_FULL`: the log is given up' },
+    FREE_DISK_SHARE: {
+      crossed: 'the least recently used go, or the new one is not kept',
+      test: 'src/content/residue/store.test.ts: residue takes a share of what is free',
+    },
+    RESIDUES_MAX: {
+      crossed: 'the least recently used go',
+      test: 'src/content/residue/store.test.ts: no more than RESIDUES_MAX VMs',
+    },
+    META_MAX_BYTES: { crossed: 'it counts as damaged: the residue is swept' },
+  },
   'src/content/images/constants.ts': {
     MAX_VIRTUAL_SIZE_BYTES: {
       crossed: '`IMAGE_TOO_LARGE`',
@@ -456,6 +478,10 @@ export const limitNotes: Notes = {
       crossed: 'a defect: `CONFIG_PATH_TOO_LONG` would come too late',
       test: 'src/site/paths.test.ts: has room for the longest socket behind the longest runtime directory',
     },
+    RESIDUE_MAX_MIB: {
+      crossed: '`CONFIG_INVALID`',
+      test: 'src/site/config.test.ts: more than residue.maxMiB may be',
+    },
     CONFIG_MAX_BYTES: {
       crossed: '`CONFIG_UNREADABLE`',
       test: 'src/site/limits.test.ts: a configuration file has a largest size',
@@ -508,6 +534,8 @@ export const limitNotes: Notes = {
       crossed: '`API_BAD_REQUEST`',
       test: 'src/site/limits.test.ts: the budget of a switch',
     },
+    EMPTY_DISKS_KEPT: { crossed: '`qemu-img` makes further ones each time' },
+    EMPTY_DISK_MAX_BYTES: { crossed: '`qemu-img` makes it each time', why: 'Size of such a file' },
     MACHINES_REMEMBERED: { crossed: 'further ones are checked each time' },
     TEMPLATE_AFTER_MAX_S: {
       crossed: '`API_BAD_REQUEST`',
@@ -739,6 +767,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/content/guests/constants.ts': ['DOWNLOAD_POLL_MS', 'LOCK_POLL_MS'],
   'src/content/images/constants.ts': ['COPY_CHUNK_BYTES'],
   'src/content/pages/constants.ts': ['READ_CHUNK_BYTES', 'READS_AHEAD'],
+  'src/content/residue/constants.ts': ['LOG_CHUNK_BYTES'],
   'src/link/constants.ts': [
     'PING_INTERVAL_MS',
     'PING_BURST',

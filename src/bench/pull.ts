@@ -9,6 +9,7 @@ import { EmulatedWan } from '../lab/emulated-wan.ts';
 import { TwoSites } from '../lab/two-sites.ts';
 import { type LinkSpec, parseLinkSpec } from '../link/link-spec.ts';
 import { SECTOR_BYTES } from '../wire/disk/index.ts';
+import { failBench } from './kit/errors.ts';
 import { benchGuest } from './kit/guest.ts';
 import { benchCommand, benchMain, count, type Outcome, say } from './kit/main.ts';
 import { rounded } from './kit/report.ts';
@@ -101,7 +102,17 @@ async function runGuest(dir: string, spec: LinkSpec, signal: AbortSignal): Promi
   await using wan = await EmulatedWan.start(spec);
   await using lab = await TwoSites.start({ dir, wan, memoryMiB: SITE_MEMORY_MIB, signal });
   await lab.stage(image);
-  return await runOurs(lab, image, { codec: 'rle', load: GUEST_LOAD, run: 1 }, signal);
+  const journey = {
+    codec: 'rle',
+    load: GUEST_LOAD,
+    run: 1,
+    cases: ['busy'],
+    useMs: 0,
+    template: undefined,
+    switchBudgetMs: undefined,
+  } as const;
+  for await (const result of runOurs(lab, image, journey, signal)) return result;
+  throw failBench('BENCH_RUN', 'no migration');
 }
 
 function guestRows({ pulls, overlayBytes }: SwitchRun, spec: LinkSpec): Row[] {

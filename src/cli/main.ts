@@ -33,6 +33,11 @@ const commands: readonly CommandEntry[] = [
   },
   { name: 'migrate', summary: 'move a running VM to another site', load: () => import('./migrate.ts') },
   {
+    name: 'residue',
+    summary: 'what a site keeps of VMs that left: ls, rm',
+    load: () => import('./residue/index.ts'),
+  },
+  {
     name: 'site',
     summary: 'run a site; set up, list and look at sites',
     load: () => import('./site/index.ts'),

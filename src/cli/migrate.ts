@@ -18,6 +18,7 @@ interface Options extends SiteOptions {
   diskCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   switchBudget?: number;
   cancel?: string;
+  takeBack?: string;
   follow?: string;
   ls?: boolean;
   json?: boolean | string;
@@ -66,6 +67,10 @@ export default function migrate(context: CliContext): Command {
     )
     .option('--follow <id>', 'show a migration that is under way, by its id')
     .option('--cancel <id>', 'cancel a migration that has not switched yet')
+    .option(
+      '--take-back <id>',
+      'the target is lost after the switch: the VM goes on here as it was when it was stopped (what it did there is lost)',
+    )
     .option('--ls', 'list the migrations of this site, running and past')
     .option('--json [file]', 'write the migration record as JSON (to stdout without a file)')
     .action(
@@ -73,9 +78,13 @@ export default function migrate(context: CliContext): Command {
         const api = apiClient(options);
         if (options.ls) return list(context, api, options);
         if (options.cancel !== undefined) return cancel(context, api, options.cancel, options);
+        if (options.takeBack !== undefined) return takeBack(context, api, options.takeBack, options);
         if (options.follow !== undefined) return follow(context, api, options.follow, options);
         if (vm === undefined || options.to === undefined) {
-          throw failUsage('USAGE', 'migrate needs a VM and --to SITE (or --follow, --cancel, --ls)');
+          throw failUsage(
+            'USAGE',
+            'migrate needs a VM and --to SITE (or --follow, --cancel, --take-back, --ls)',
+          );
         }
         const body: Migrate = {
           vm,
@@ -157,6 +166,17 @@ async function cancel(context: CliContext, api: ApiClient, id: string, options: 
   const view = await api.json('DELETE', `/migrations/${encodeURIComponent(id)}`, migrationViewSchema);
   if (options.json === true) printJson(context.output, view);
   else context.output.out(`${id} ${view.state}: ${view.vmName} goes on at the source\n`);
+  return EXIT_OK;
+}
+
+async function takeBack(context: CliContext, api: ApiClient, id: string, options: Options): Promise<number> {
+  const path = `/migrations/${encodeURIComponent(id)}/take-back`;
+  const view = await api.json('POST', path, migrationViewSchema);
+  if (options.json === true) printJson(context.output, view);
+  else
+    context.output.out(
+      `${view.vmName} goes on here; make sure that it does not run at ${view.peer} any more\n`,
+    );
   return EXIT_OK;
 }
 

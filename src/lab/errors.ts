@@ -5,6 +5,10 @@ export const failLab = errorCatalogue({
     summary: 'a process of the two-site set-up did not start',
     remedy: 'The message holds what it said; `./cloudap doctor` shows what this machine lacks.',
   },
+  LAB_TEMPLATE: {
+    summary: 'no template could be built at the center',
+    remedy: 'The message says why.',
+  },
   LAB_NETNS: {
     summary: 'no link between network namespaces could be made',
     remedy:

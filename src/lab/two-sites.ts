@@ -5,9 +5,14 @@ import { z } from 'zod';
 import { sleep } from '../base/async.ts';
 import { stageImage } from '../content/images/stage.ts';
 import { type Image, ImageStore } from '../content/images/store.ts';
+import { stageTemplate } from '../content/templates/stage.ts';
+import { TemplateStore } from '../content/templates/store.ts';
 import type { LinkSpec } from '../link/link-spec.ts';
 import { ApiClient } from '../site/api/client.ts';
 import { siteViewSchema, statusSchema } from '../site/api/messages.ts';
+import { buildViewSchema } from '../site/api/template-messages.ts';
+import { loadConfig } from '../site/config.ts';
+import { sitePaths } from '../site/paths.ts';
 import { addSite, initSite } from '../site/setup/init.ts';
 import { LabChild } from './child.ts';
 import { EmulatedWan } from './emulated-wan.ts';
@@ -91,6 +96,28 @@ export class TwoSites implements AsyncDisposable {
       const { imageDir } = await api.json('GET', '/status', statusSchema);
       await stageImage(image, await ImageStore.open(imageDir));
     }
+  }
+
+  /** Builds a template of the image at the center and has it at both sites; its digest. @throws LAB_TEMPLATE */
+  async template(image: Image, name: string, signal?: AbortSignal): Promise<string> {
+    const { api } = this.center;
+    const body = { name, image: image.manifest.digest };
+    let last = await api.json('POST', '/templates', buildViewSchema, { body });
+    const path = `/templates/builds/${last.buildId}`;
+    const cancel = (): void => void api.json('DELETE', path, z.unknown()).catch(() => {});
+    signal?.addEventListener('abort', cancel, { once: true });
+    for await (const next of api.lines(`${path}/events`, buildViewSchema)) last = next;
+    signal?.removeEventListener('abort', cancel);
+    signal?.throwIfAborted();
+    if (last.template === null) throw failLab('LAB_TEMPLATE', last.error?.message ?? last.state);
+    const stores = await Promise.all(
+      [this.center, this.ap].map(async ({ config }) =>
+        TemplateStore.open(sitePaths(loadConfig(config)).templatesDir),
+      ),
+    );
+    const [here, there] = stores as [TemplateStore, TemplateStore];
+    await stageTemplate(await here.get(last.template), there);
+    return last.template;
   }
 
   /** `cut`, `restore`, `drop`, `rate 50`, `stats`: see link/emulator-main.ts. */

@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { errorCatalogue } from '../base/errors.ts';
 import { SOURCES_MAX } from '../content/pages/constants.ts';
+import { CONTENT_KINDS } from '../content/pages/store.ts';
 import {
   MEMORY_FRAME_RAW_LIMIT_BYTES,
   PAGE_BYTES,
@@ -124,16 +125,15 @@ export const targetFiguresSchema = z.object({
 });
 export type TargetFigures = z.infer<typeof targetFiguresSchema>;
 
-/**
- * In `hello` what the source could refer to, in `accepted` what of it the target has too, in the same order: digests of page
- * indexes (content/pages). `repeatPages` is how many sent pages both ends keep to be repeated: the smaller of the two.
- */
-const contentShape = {
-  content: z
-    .array(z.string().regex(/^[0-9a-f]{64}$/))
-    .max(SOURCES_MAX)
-    .optional(),
+/** Of a page index (content/pages). */
+const digest = z.string().regex(/^[0-9a-f]{64}$/);
+
+/** What both ends tell each other of how pages travel. */
+const pagesShape = {
+  /** How many sent pages both ends keep to be repeated: the smaller of the two. */
   repeatPages: z.number().int().min(0).max(REPEAT_WINDOW_MAX_PAGES).optional(),
+  /** This end logs the pages that travel, to be residue (content/residue). Both have to; again before they part. */
+  keeps: z.boolean().optional(),
 };
 
 export const controlSchema = z.discriminatedUnion('kind', [
@@ -145,13 +145,23 @@ export const controlSchema = z.discriminatedUnion('kind', [
     generation: z.number().int(),
     /** The postcopy-preempt channel is in use: the stream has two channels. */
     preempt: z.boolean(),
-    ...contentShape,
+    /** What the source could refer to: what stays first, then residue. Which is which decides what both ends log. */
+    content: z
+      .array(z.object({ digest, kind: z.enum(CONTENT_KINDS) }))
+      .max(SOURCES_MAX)
+      .optional(),
+    ...pagesShape,
   }),
-  z.object({ kind: z.literal('accepted'), ...contentShape }),
+  z.object({
+    kind: z.literal('accepted'),
+    /** What of it the target has too, in the same order. */
+    content: z.array(digest).max(SOURCES_MAX).optional(),
+    ...pagesShape,
+  }),
   z.object({ kind: z.literal('ready') }),
   z.object({ kind: z.literal('resumed'), atMs: z.number() }),
-  z.object({ kind: z.literal('independent'), figures: targetFiguresSchema }),
-  z.object({ kind: z.literal('released') }),
+  z.object({ kind: z.literal('independent'), figures: targetFiguresSchema, keeps: pagesShape.keeps }),
+  z.object({ kind: z.literal('released'), keeps: pagesShape.keeps }),
   /** `tookOver`: the sender is the target and its QEMU may run the VM. */
   z.object({ kind: z.literal('failed'), error: errorShape, tookOver: z.boolean() }),
 ]);

@@ -52,12 +52,14 @@ export const migrationRecordSchema = z.object({
   rawBytes: z.object({ memory: count, disk: count, device: count }),
   /**
    * How page records travelled: all zero, as bytes, as a reference to content of the target, as a repeat of a page sent
-   * before. `resent`: references that had to be sent after all. `postCopied` and `faulted` count across these.
+   * before. `fromResidue`: of the references, those to what the target kept of this VM. `resent`: references that had to
+   * be sent after all. `postCopied` and `faulted` count across these.
    */
   pages: z.object({
     zero: count,
     sent: count,
     referenced: count.default(0),
+    fromResidue: count.default(0),
     repeated: count.default(0),
     resent: count.default(0),
     postCopied: count,

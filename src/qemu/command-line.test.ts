@@ -98,6 +98,16 @@ describe('the description of a machine', () => {
 });
 
 describe('the command line', () => {
+  test.each([
+    [undefined, 'memory-backend-ram,id=ram,size=512M'],
+    [{ path: '/t/a,b', shared: true }, 'memory-backend-file,id=ram,size=512M,mem-path=/t/a,,b,share=on'],
+    [{ path: '/t/ram', shared: false }, 'memory-backend-file,id=ram,size=512M,mem-path=/t/ram,share=off'],
+  ])('the memory is one block of one name, whatever it is made of: %j', (memoryFile, object) => {
+    const args = qemuArguments({ ...options, memoryFile });
+    expect(all(args, '-object')).toEqual([object]);
+    expect(all(args, '-machine')).toEqual(['pc-i440fx-7.2,memory-backend=ram']);
+  });
+
   test('of a VM at home', () => {
     const args = qemuArguments(options);
     expect(all(args, '-machine')).toEqual(['pc-i440fx-7.2,memory-backend=ram']);

@@ -28,6 +28,8 @@ const remedies: Readonly<Record<string, string>> = {
   'migration.diskCodec': 'Write raw, rle, zstd or content',
   'migration.zstdLevel': 'Leave it out, or write a level between 1 and 19',
   'migration.linkLossTimeoutMs': 'Write milliseconds between 1000 and 600000',
+  residue: 'Leave it out, or write `residue: {maxMiB: 4096}`',
+  'residue.maxMiB': 'Write how much disk space residue may take, such as `maxMiB: 4096`; 0 keeps none',
 };
 
 /** Every documented key. */

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { CloudapError } from '../base/errors.ts';
 import { configKeys, formatAddress, parseAddress, type ConfigProblem } from './config-text.ts';
 import { loadConfig, parseConfig } from './config.ts';
+import { RESIDUE_MAX_MIB } from './constants.ts';
 
 const good = `
 id: ap1
@@ -40,6 +41,7 @@ describe('configuration of a site', () => {
       link: { listen: { host: '0.0.0.0', port: 7411 }, dial: [{ site: 'center' }] },
       tls: { ca: '/etc/cloudap/ca.pem' },
       migration: { memoryCodec: 'content', diskCodec: 'content', linkLossTimeoutMs: 10_000 },
+      residue: { maxMiB: 4096 },
     });
     expect(config.runtimeDir).toMatch(/^\/(run\/cloudap|tmp|.*cloudap)/);
     expect(parseConfig(good, '/etc/cloudap/site.yaml').runtimeDir).toBe(config.runtimeDir);
@@ -56,6 +58,12 @@ describe('configuration of a site', () => {
     ['a missing key', good.replace('id: ap1', ''), ['id']],
     ['a missing section', good.replace(/tls:.*\n/, ''), ['tls']],
     ['a missing key of a section', good.replace('ca: ca.pem, ', ''), ['tls.ca']],
+    ['a negative residue.maxMiB', `${good}residue: {maxMiB: -1}\n`, ['residue.maxMiB']],
+    [
+      'more than residue.maxMiB may be',
+      `${good}residue: {maxMiB: ${RESIDUE_MAX_MIB + 1}}\n`,
+      ['residue.maxMiB'],
+    ],
     ['an id with other characters', good.replace('id: ap1', 'id: AP_1'), ['id']],
     ['an address without port', good.replace('0.0.0.0:7411', '0.0.0.0'), ['link.listen']],
     ['port 0', good.replace('0.0.0.0:7411', '0.0.0.0:0'), ['link.listen']],

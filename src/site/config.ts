@@ -3,7 +3,7 @@ import { dirname, resolve } from 'node:path';
 import { parseDocument } from 'yaml';
 import * as z from 'zod';
 import { configMessage, parseAddress } from './config-text.ts';
-import { CONFIG_MAX_BYTES, DIAL_SITES_MAX, MEMORY_MAX_MIB, VMS_MAX } from './constants.ts';
+import { CONFIG_MAX_BYTES, DIAL_SITES_MAX, MEMORY_MAX_MIB, RESIDUE_MAX_MIB, VMS_MAX } from './constants.ts';
 import { failSite } from './errors.ts';
 import { siteIdSchema } from './ids.ts';
 import { checkRuntimeDir, defaultRuntimeDir } from './paths.ts';
@@ -22,6 +22,8 @@ const address = z.string().transform((text, context): Address => {
 
 const path = z.string().min(1);
 const codec = z.enum(['raw', 'rle', 'zstd', 'content']);
+
+const residue = { maxMiB: 4096 };
 
 const linkSchema = z
   .strictObject({
@@ -67,6 +69,9 @@ export const siteFileSchema = z
         linkLossTimeoutMs: z.int().min(1000).max(600_000).default(10_000),
       })
       .default({ memoryCodec: 'content', diskCodec: 'content', linkLossTimeoutMs: 10_000 }),
+    residue: z
+      .strictObject({ maxMiB: z.int().min(0).max(RESIDUE_MAX_MIB).default(residue.maxMiB) })
+      .default(residue),
   })
   .superRefine((site, context) => {
     const self = site.link.dial.findIndex((d) => d.site === site.id);

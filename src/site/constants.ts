@@ -26,6 +26,9 @@ export const CPUS_MAX = 64;
 export const MEMORY_MIN_MIB = 16;
 export const MEMORY_MAX_MIB = 1024 * 1024;
 
+/** What `residue.maxMiB` may be: 16 TiB. What is free on the disk bounds residue, too. */
+export const RESIDUE_MAX_MIB = 16 * 1024 * 1024;
+
 /** Migrations that a site may take part in at once, both directions together. */
 export const MIGRATIONS_MAX = 8;
 
@@ -106,3 +109,7 @@ export const TEMPLATE_READY_POLL_MS = 100;
 
 /** Builds of templates that an agent remembers, the one under way included. */
 export const TEMPLATE_BUILDS_KEPT = 32;
+
+/** Empty qcow2 files that an agent remembers, one a virtual size, and the largest: 196 KiB for disks of up to 2 TiB. */
+export const EMPTY_DISKS_KEPT = 16;
+export const EMPTY_DISK_MAX_BYTES = 1024 * 1024;

@@ -80,6 +80,7 @@ export function sitePaths(config: { dataDir: string; runtimeDir: string; imageDi
     imageDir,
     vmsDir: join(dataDir, 'vms'),
     migrationsDir: join(dataDir, 'migrations'),
+    residueDir: join(dataDir, 'residue'),
     templatesDir: join(dataDir, 'templates'),
     /** Sockets of the VM that is being made a template; there is one at a time. */
     templateSockets: join(runtimeDir, 'v', 'template'),

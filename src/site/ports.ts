@@ -45,6 +45,8 @@ export interface QemuHandle {
   resumeAfterFailedMigration(): Promise<void>;
   /** Stops the guest and saves all but its memory, which must be a shared file. @throws QEMU_STATE_NOT_SAVED */
   saveDevices(file: string, signal?: AbortSignal): Promise<void>;
+  /** The VM, stopped when it was handed over to a target that is lost, goes on here. @throws OWNERSHIP_CONFLICT, MOVER_TIMEOUT */
+  takeBack(options: { ownershipPath: string; siteId: string; generation: number }): Promise<void>;
   /** Whether the disk is base <- overlay again, with nothing of a migration in it. */
   isIndependent(): Promise<boolean>;
   /** Closes the monitor connection only. */

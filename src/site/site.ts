@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
+import { ResidueStore } from '../content/residue/store.ts';
 import type { Logger } from 'pino';
 import { apiServer, listenApi } from './api/server.ts';
 import type { SiteStatus, SiteView, VmView } from './api/messages.ts';
@@ -11,6 +12,7 @@ import { PEER_CALL_TIMEOUT_MS, PREPARE_TIMEOUT_MS, SOURCE_MOVER_TIMEOUT_MS } fro
 import { GatewayProcess } from './gateway-process.ts';
 import { lockDataDir } from './lock.ts';
 import type { MigrateContext } from './migrate/context.ts';
+import { forgetResidue, forgetVm } from './migrate/forget.ts';
 import { MigrationManager } from './migrate/manager.ts';
 import { makeRuntimeDir, removeRuntimeDir, sitePaths, type SitePaths } from './paths.ts';
 import { Peers } from './peers.ts';
@@ -38,6 +40,7 @@ export class Site {
   readonly log: Logger;
   readonly vms: VmManager;
   readonly migrations: MigrationManager;
+  readonly residue: ResidueStore;
   readonly builds: TemplateBuilds;
   readonly #backends: SiteBackends;
   readonly #closing = new AbortController();
@@ -60,13 +63,25 @@ export class Site {
     this.log = log;
     this.#backends = backends;
     this.#lock = lock;
-    this.vms = new VmManager({ config, backends, facts, store, log });
+    this.residue = new ResidueStore({
+      folder: this.paths.residueDir,
+      maxBytes: config.residue.maxMiB * MIB,
+    });
+    this.vms = new VmManager({
+      config,
+      backends,
+      facts,
+      store,
+      log,
+      onRemoved: (vmId) => void forgetVm({ residue: this.residue, log, peers: () => this.peers }, vmId),
+    });
     this.builds = new TemplateBuilds({ paths: this.paths, backends, vms: this.vms }, log);
     this.migrations = new MigrationManager({
       config,
       paths: this.paths,
       backends,
       vms: this.vms,
+      residue: this.residue,
       log,
       peer: (site) => this.peers.get(site),
       dialAddress: (site) => config.link.dial.find((entry) => entry.site === site)?.address,
@@ -126,6 +141,7 @@ export class Site {
         'migration.prepare': (params, { signal }) => migrations.prepare(site, params, signal),
         'migration.abort': (params) => migrations.abort(site, params),
         'migration.outcome': (params) => migrations.outcome(site, params),
+        'residue.forget': (params) => forgetResidue(this.residue, site, params),
       }),
       onConnected: (site) => {
         migrations

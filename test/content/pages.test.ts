@@ -81,7 +81,7 @@ test('missing and damaged indexes are reported, and made in the background', asy
   const warnings: string[] = [];
   const files = [missing, damaged, good];
   const loaded = await loadOrMakePageIndexes(files, (error) => warnings.push(error.code));
-  expect(loaded.map(({ file }) => file)).toEqual([good]);
+  expect(loaded.map(({ content }) => content)).toEqual([good]);
   expect(warnings).toEqual(['PAGES_INDEX_MISSING', 'PAGES_INDEX_DAMAGED']);
   for (const file of files) await until(async () => (await codeOf(loadPageIndex(file))) === 'none');
 

@@ -1,6 +1,7 @@
 /** Two sites' migration managers in one process: fake processes below, the other site's manager behind each call. */
 import { readdir } from 'node:fs/promises';
 import { CloudapError } from '../../src/base/errors.ts';
+import { ResidueStore } from '../../src/content/residue/store.ts';
 import { changeOwnership, readOwnership, type Ownership } from '../../src/migration/ownership.ts';
 import type { SiteConfig } from '../../src/site/config.ts';
 import { failSite } from '../../src/site/errors.ts';
@@ -17,6 +18,7 @@ export class FakeAgent {
   readonly paths: SitePaths;
   readonly host: FakeHost;
   readonly vms: VmManager;
+  readonly kept: ResidueStore;
   readonly migrations: MigrationManager;
   /** Calls that the other site made here. */
   readonly calls: string[] = [];
@@ -31,11 +33,13 @@ export class FakeAgent {
     this.host = host;
     const backends = host.backends();
     this.vms = new VmManager({ config, backends, facts: host.facts, store, log: quietLog });
+    this.kept = new ResidueStore({ folder: this.paths.residueDir, maxBytes: 2 ** 30 });
     this.migrations = new MigrationManager({
       config,
       paths: this.paths,
       backends,
       vms: this.vms,
+      residue: this.kept,
       log: quietLog,
       peer: (site) => this.#peer(site),
       dialAddress: (site) => config.link.dial.find((d) => d.site === site)?.address,

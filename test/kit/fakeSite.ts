@@ -7,6 +7,7 @@ import { CloudapError } from '../../src/base/errors.ts';
 import { templateFiles } from '../../src/content/templates/store.ts';
 import type { MoverConfig, MoverStatus } from '../../src/migration/mover/config.ts';
 import type { MoverHandle } from '../../src/migration/mover/handle.ts';
+import { changeOwnership, readOwnership } from '../../src/migration/ownership.ts';
 import type { ProcessIdentity } from '../../src/qemu/process-identity.ts';
 import type { SiteConfig } from '../../src/site/config.ts';
 import { loadConfig } from '../../src/site/config.ts';
@@ -64,6 +65,17 @@ export class FakeQemu implements QemuHandle {
   async saveDevices(file: string): Promise<void> {
     await writeFile(file, 'devices');
     this.state = 'postmigrate';
+  }
+  async takeBack(options: { ownershipPath: string; siteId: string; generation: number }): Promise<void> {
+    const { ownershipPath, siteId, generation } = options;
+    const found = await readOwnership(ownershipPath);
+    await changeOwnership(ownershipPath, found, {
+      owner: siteId,
+      generation: generation + 2,
+      state: 'owned',
+      peer: null,
+    });
+    this.state = 'running';
   }
   async isIndependent(): Promise<boolean> {
     return this.independent;

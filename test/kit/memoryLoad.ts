@@ -38,9 +38,7 @@ async function content(folder: TempDir): Promise<NonNullable<MemoryPairOptions['
 }
 
 const options: MemoryPairOptions =
-  codec === 'content'
-    ? { codec: 'zstd', content: await content(dir) }
-    : { codec: codec as CodecName } : {}) };
+  codec === 'content' ? { codec: 'zstd', content: await content(dir) } : { codec: codec as CodecName };
 const pair = stack.use(await memoryPair(dir, { ...options, down: { windowBytes: WINDOW_BYTES } }));
 pair.incoming.keeps = false;
 const write = (bytes: Buffer): Promise<void> =>

@@ -154,7 +154,8 @@ describe('command lines', () => {
   it.each([
     ['--nope', 2, 'unknown option'],
     ['vm ls --nope', 2, 'unknown option'],
-    ['vm create', 2, "required option '--image"],
+    ['vm create', 2, "missing required argument 'name'"],
+    ['vm create x --socket /nowhere.sock', 2, 'either --image or --template'],
     ['nothing', 2, 'USAGE'],
     ['', 2, 'Usage'],
     ['vm ls', 2, 'USAGE'],

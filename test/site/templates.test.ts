@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { chmod, open, readdir, readFile, truncate } from 'node:fs/promises';
+import { chmod, open, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { sleep } from '../../src/base/async.ts';
 import { processAlive } from '../../src/base/process.ts';
-import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
+import type { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import { ImageStore } from '../../src/content/images/store.ts';
 import { stageImage } from '../../src/content/images/stage.ts';
 import { stageTemplate } from '../../src/content/templates/stage.ts';
@@ -221,18 +221,24 @@ describe('a build', () => {
     }
   }
 
+  async function qemuOfBuild(): Promise<number> {
+    const [folder = ''] = await readdir(center.paths.templatesDir);
+    const note = await readFile(`${center.paths.templatesDir}/${folder}/qemu.json`, 'utf8');
+    return z.object({ pid: z.number() }).parse(JSON.parse(note)).pid;
+  }
+
   it('that is interrupted leaves nothing', async () => {
-    const process = startCli(
+    const command = startCli(
       ['template', 'build', '--image', 'ci', '--name', 'x', '--after', '60'],
       center.config,
     );
-    const exit = once(process, 'exit');
+    const exit = once(command, 'exit');
     await booting();
     expect(await center.cli('template', 'build', '--image', 'ci', '--name', 'y')).toMatchObject({
       code: 1,
       stderr: expect.stringMatching(/^TEMPLATE_BUSY: /) as string,
     });
-    process.kill('SIGINT');
+    command.kill('SIGINT');
     expect(await exit).toEqual([130, null]);
     await nothing();
   });
@@ -241,9 +247,7 @@ describe('a build', () => {
     const body = { image: 'ci', name: 'x', afterS: 60 };
     await api().json('POST', '/templates', buildViewSchema, { body });
     await booting();
-    const [folder = ''] = await readdir(center.paths.templatesDir);
-    const note = await readFile(`${center.paths.templatesDir}/${folder}/qemu.json`, 'utf8');
-    const { pid } = z.object({ pid: z.number() }).parse(JSON.parse(note));
+    const pid = await qemuOfBuild();
     await center.end('SIGKILL');
     expect(processAlive(pid)).toBe(true);
     await center.start();
@@ -256,13 +260,30 @@ describe('a build', () => {
     await nothing();
   });
 
+  it('whose guest ends before it is ready leaves nothing', async () => {
+    const command = startCli(
+      ['template', 'build', '--image', 'ci', '--name', 'x', '--after', '60'],
+      center.config,
+    );
+    const exit = once(command, 'exit');
+    const { buildId } = await booting();
+    process.kill(await qemuOfBuild(), 'SIGKILL');
+    expect(await exit).toEqual([1, null]);
+    const view = await api().json('GET', `/templates/builds/${buildId}`, buildViewSchema);
+    expect(view).toMatchObject({ state: 'failed', template: null, error: { code: 'TEMPLATE_GUEST_ENDED' } });
+    await nothing();
+  });
+
   it('is refused before anything is made', async () => {
+    await writeFile(dir.file('blank.raw'), Buffer.alloc(1024 * 1024));
+    await center.json('image', 'import', dir.file('blank.raw'), '--name', 'blank', '--memory', '32');
     const refused = async (code: string, ...args: string[]): Promise<void> => {
       expect(await center.cli('template', 'build', ...args)).toMatchObject({
         stderr: expect.stringMatching(new RegExp(`^${code}: `, 'm')) as string,
       });
     };
     await refused('IMAGE_UNKNOWN', '--image', 'none', '--name', 'x');
+    await refused('TEMPLATE_NOT_READY', '--image', 'blank', '--name', 'x');
     await refused('VM_CAPACITY', '--image', 'ci', '--name', 'x', '--memory', '4096');
     await nothing();
   });

@@ -10,26 +10,31 @@ const metrics: readonly { name: string; high?: string; of: (run: SwitchRun) => n
   { name: 'switchTimeMs', high: 'switchTimeP95Ms', of: (run) => run.switchTimeMs },
   { name: 'downtimeMs', high: 'downtimeP95Ms', of: (run) => run.downtimeMs },
   { name: 'totalTimeMs', high: 'totalTimeP95Ms', of: (run) => run.totalTimeMs },
+  { name: 'serviceGapMs', of: (run) => run.serviceGapMs },
   { name: 'migratedMiB', of: (run) => run.migratedBytes / MIB },
 ];
 
-/** One case: the runs of one codec under one load, beside stock QEMU's under the same. */
+/** One case: the runs of one codec, beside stock QEMU's. */
 export interface SwitchCase {
   name: string;
   ours: readonly SwitchRun[];
   stock: readonly SwitchRun[];
 }
 
-/** Groups runs by load and codec, in the order of the first occurrence. */
+/**
+ * Groups runs by case and codec, in the order of the first occurrence. Stock QEMU, to which a template or a former stay means
+ * nothing, is measured cold for these, too.
+ */
 export function casesOf(guest: string, runs: readonly SwitchRun[]): SwitchCase[] {
   const cases: SwitchCase[] = [];
-  for (const { load, scheme } of runs) {
-    const name = `${guest} ${load} ${scheme}`;
+  for (const { case: kind, scheme } of runs) {
+    const name = `${guest} ${kind} ${scheme}`;
     if (scheme === 'stock' || cases.some((known) => known.name === name)) continue;
+    const peer = kind === 'busy' ? 'busy' : 'cold';
     cases.push({
       name,
-      ours: runs.filter((run) => run.load === load && run.scheme === scheme),
-      stock: runs.filter((run) => run.load === load && run.scheme === 'stock'),
+      ours: runs.filter((run) => run.case === kind && run.scheme === scheme),
+      stock: runs.filter((run) => run.case === peer && run.scheme === 'stock'),
     });
   }
   return cases;
@@ -39,16 +44,20 @@ export function casesOf(guest: string, runs: readonly SwitchRun[]): SwitchCase[]
 export function switchRows(cases: readonly SwitchCase[]): Row[] {
   return cases.flatMap(({ name, ours, stock }) => {
     const notes = notesOf(ours, stock);
-    return metrics.flatMap(({ name: metric, high, of }) => {
-      const row = (label: string, figure: (values: readonly number[]) => number): Row =>
-        makeRow(name, label, figure(ours.map(of)), {
-          peer: stock.length > 0 ? { name: PEER, value: figure(stock.map(of)) } : undefined,
-          notes,
-        });
-      const rows = [row(metric, median)];
-      if (high !== undefined && ours.length > 1) rows.push(row(high, (values) => quantile(values, HIGH)));
-      return rows;
-    });
+    return metrics
+      .flatMap(({ name: metric, high, of }) => {
+        const row = (label: string, figure: (values: readonly number[]) => number): Row =>
+          makeRow(name, label, figure(ours.map(of)), {
+            peer: stock.length > 0 ? { name: PEER, value: figure(stock.map(of)) } : undefined,
+            notes,
+          });
+        const rows = [row(metric, median)];
+        if (high !== undefined && ours.length > 1) rows.push(row(high, (values) => quantile(values, HIGH)));
+        return rows;
+      })
+      .concat(
+        makeRow(name, 'oneWayDelayMs', median(ours.map((run) => run.oneWayDelayMs ?? Number.NaN)), { notes }),
+      );
   });
 }
 
@@ -67,11 +76,11 @@ export interface PhaseMedian {
   lengthMs: number;
 }
 
-/** Where the time goes: medians of each phase's begin and length, per load and scheme. */
+/** Where the time goes: medians of each phase's begin and length, per case and scheme. */
 export function phaseMedians(runs: readonly SwitchRun[]): PhaseMedian[] {
   const result: PhaseMedian[] = [];
-  for (const scheme of new Set(runs.map((run) => `${run.load} ${run.scheme}`))) {
-    const those = runs.filter((run) => `${run.load} ${run.scheme}` === scheme);
+  for (const scheme of new Set(runs.map((run) => `${run.case} ${run.scheme}`))) {
+    const those = runs.filter((run) => `${run.case} ${run.scheme}` === scheme);
     for (const phase of new Set(those.flatMap((run) => run.phases.map(({ name }) => name)))) {
       const found = those.flatMap((run) => run.phases.filter(({ name }) => name === phase));
       result.push({

@@ -7,17 +7,22 @@ import {
   type MigrationView,
   migrationViewSchema,
   removedSchema,
+  statusSchema,
   type VmView,
   vmViewSchema,
 } from '../../site/api/messages.ts';
 import { failBench } from '../kit/errors.ts';
 import { checkArrived, type Load, makeReady } from './guest.ts';
-import type { BenchCodec, SwitchRun } from './run.ts';
+import { ServiceProbe } from './probe.ts';
+import type { BenchCase, BenchCodec, SwitchRun } from './run.ts';
 import type { MachineFacts } from './stock.ts';
+import { useFor } from './work.ts';
 
 const VM = 'bench';
 /** The source's agent removes what it kept a moment after the record is there. */
 const GONE_TIMEOUT_MS = 30_000;
+/** The probe asks before and after, so that the gap has two sides. */
+const PROBE_SETTLE_MS = 1_000;
 
 /** What machine a site makes of the image, so that stock QEMU gets the same. */
 export async function machineFacts({ center }: TwoSites, image: Image): Promise<MachineFacts> {
@@ -29,18 +34,31 @@ export async function machineFacts({ center }: TwoSites, image: Image): Promise<
   return { accelerator: accelerator === 'kvm' ? 'kvm' : 'tcg', machineType, cpuModel };
 }
 
+export interface JourneyOptions {
+  readonly codec: BenchCodec;
+  readonly run: number;
+  /** What is measured, in this order of a VM's life: cold or busy (the way there), then home (the way back). */
+  readonly cases: readonly BenchCase[];
+  readonly load: Load;
+  /** How long the VM is used before it goes home, or after it was started from the template. */
+  readonly useMs: number;
+  /** Name of the template, where there is one. */
+  readonly template: string | undefined;
+  readonly switchBudgetMs: number | undefined;
+}
+
 /**
- * Boots a VM at the center, moves it to the CloudAP as a user would, checks it there and removes it. When that fails or
- * is interrupted, its VMs are ended at once: a site that stops gives guests time to shut down.
+ * Moves VMs as users would, checks them where they arrive and removes them. When that fails or is interrupted, its VMs
+ * are ended at once: a site that stops gives guests time to shut down.
  */
-export async function runOurs(
+export async function* runOurs(
   lab: TwoSites,
   image: Image,
-  options: { codec: BenchCodec; load: Load; run: number },
+  options: JourneyOptions,
   signal: AbortSignal,
-): Promise<SwitchRun> {
+): AsyncGenerator<SwitchRun> {
   try {
-    return await bootAndMove(lab, image, options, signal);
+    yield* journeys(lab, image, options, signal);
   } catch (error) {
     for (const { api } of [lab.center, lab.ap]) {
       const body = { force: true };
@@ -50,20 +68,77 @@ export async function runOurs(
   }
 }
 
-async function bootAndMove(
+async function* journeys(
   lab: TwoSites,
   image: Image,
-  options: { codec: BenchCodec; load: Load; run: number },
+  options: JourneyOptions,
+  signal: AbortSignal,
+): AsyncGenerator<SwitchRun> {
+  const { cases, load, useMs, template } = options;
+  const { center, ap } = lab;
+  const wants = (name: BenchCase): boolean => cases.includes(name);
+  if (wants('cold') || wants('home')) {
+    await create(center, { image: image.manifest.digest, start: true }, signal);
+    await makeReady(image, socketsOf(await view(center)), undefined, signal);
+    const there = await move(lab, 'center', 'cold', options, signal);
+    if (wants('cold')) yield there;
+    if (wants('home')) {
+      await useFor(image, socketsOf(await view(ap)), useMs, signal);
+      yield await move(lab, 'ap', 'home', options, signal);
+    }
+    await remove(wants('home') ? center : ap);
+    await gone(wants('home') ? ap : center, signal);
+  }
+  if (wants('busy')) {
+    await create(center, { image: image.manifest.digest, start: true }, signal);
+    await makeReady(image, socketsOf(await view(center)), load, signal);
+    yield await move(lab, 'center', 'busy', options, signal);
+    await remove(ap);
+    await gone(center, signal);
+  }
+  if (wants('template') && template !== undefined) {
+    await create(center, { template }, signal);
+    await useFor(image, socketsOf(await view(center)), useMs, signal);
+    yield await move(lab, 'center', 'template', options, signal);
+    await remove(ap);
+    await gone(center, signal);
+  }
+}
+
+async function create(site: LabSite, what: Record<string, unknown>, signal: AbortSignal): Promise<void> {
+  await site.api.json('POST', '/vms', vmViewSchema, { body: { name: VM, ...what }, signal });
+}
+
+async function remove({ api }: LabSite): Promise<void> {
+  await api.json('POST', `/vms/${VM}/stop`, vmViewSchema, { body: { force: true } });
+  await api.json('DELETE', `/vms/${VM}`, removedSchema);
+}
+
+/** One migration, watched from outside. */
+async function move(
+  lab: TwoSites,
+  from: 'center' | 'ap',
+  name: BenchCase,
+  options: JourneyOptions,
   signal: AbortSignal,
 ): Promise<SwitchRun> {
   const { codec, load, run } = options;
-  const { center, ap, wan } = lab;
-  const body = { name: VM, image: image.manifest.digest, start: true };
-  await center.api.json('POST', '/vms', vmViewSchema, { body, signal });
-  await makeReady(image, socketsOf(await view(center)), load, signal);
+  const { wan } = lab;
+  const [source, target] = from === 'center' ? [lab.center, lab.ap] : [lab.ap, lab.center];
+  const here = socketsOf(await view(source)).serial1Socket;
+  const [runtimeHere, runtimeThere] = await Promise.all([runtimeDirOf(source), runtimeDirOf(target)]);
   const loadAverage = loadavg()[0] ?? 0;
   const before = await wan.bytes();
-  const moved = await migrate(lab, codec, signal);
+  let moved: MigrationView;
+  let serviceGapMs: number;
+  {
+    using probe = new ServiceProbe([here, here.replace(runtimeHere, runtimeThere)]);
+    await sleep(PROBE_SETTLE_MS, signal);
+    moved = await migrate(source, target.id, options, signal);
+    await sleep(PROBE_SETTLE_MS, signal);
+    serviceGapMs = probe.gapMs;
+    await probe.settle();
+  }
   const after = await wan.bytes();
   const { record, error } = moved;
   if (
@@ -74,20 +149,19 @@ async function bootAndMove(
   ) {
     throw failBench('BENCH_RUN', `${error?.code ?? 'no record'}: ${error?.message ?? moved.state}`);
   }
-  await checkArrived(socketsOf(await view(ap)), load);
-  await ap.api.json('POST', `/vms/${VM}/stop`, vmViewSchema, { body: { force: true } });
-  await ap.api.json('DELETE', `/vms/${VM}`, removedSchema);
-  await gone(center, signal);
+  await checkArrived(socketsOf(await view(target)), name === 'busy' ? load : undefined);
   const { bytes, rawBytes, pages, blocks, pullLatencyMs, link, peakRssMiB, integrity, vm } = record;
   return {
     scheme: codec,
-    load: load ? 'busy' : 'idle',
+    case: name,
     run,
     switchTimeMs: record.switchTimeMs,
     downtimeMs: record.downtimeMs,
     totalTimeMs: record.totalTimeMs,
     migratedBytes: bytes.total,
     linkBytes: after.towardsAp + after.towardsCenter - before.towardsAp - before.towardsCenter,
+    serviceGapMs,
+    ...(link.rttMs === null ? {} : { oneWayDelayMs: link.rttMs / 2 }),
     completedAsPrecopy: record.completedAsPrecopy,
     phases: record.phases,
     pulls: pullLatencyMs,
@@ -97,9 +171,14 @@ async function bootAndMove(
   };
 }
 
-async function migrate(lab: TwoSites, codec: string, signal: AbortSignal): Promise<MigrationView> {
-  const { api } = lab.center;
-  const body = { vm: VM, to: lab.ap.id, memoryCodec: codec, diskCodec: codec };
+async function migrate(
+  { api }: LabSite,
+  to: string,
+  { codec, switchBudgetMs }: JourneyOptions,
+  signal: AbortSignal,
+): Promise<MigrationView> {
+  const budget = switchBudgetMs === undefined ? {} : { switchBudgetMs };
+  const body = { vm: VM, to, memoryCodec: codec, diskCodec: codec, ...budget };
   let last = await api.json('POST', '/migrations', migrationViewSchema, { body, signal });
   const id = last.migrationId;
   const cancel = (): void => void api.json('DELETE', `/migrations/${id}`, z.unknown()).catch(() => {});
@@ -111,6 +190,10 @@ async function migrate(lab: TwoSites, codec: string, signal: AbortSignal): Promi
   }
   signal.throwIfAborted();
   return last;
+}
+
+async function runtimeDirOf({ api }: LabSite): Promise<string> {
+  return (await api.json('GET', '/status', statusSchema)).runtimeDir;
 }
 
 const view = (site: LabSite): Promise<VmView> => site.api.json('GET', `/vms/${VM}`, vmViewSchema);

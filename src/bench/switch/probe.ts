@@ -1,9 +1,11 @@
-import { connect, type Socket } from 'node:net';
 import { existsSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { sleep } from '../../base/async.ts';
 
 const INTERVAL_MS = 5;
 /** A ping without an answer is sent again after this: the first may have gone to a VM that stands still. */
 const REPEAT_MS = 25;
+const SETTLE_MS = 2_000;
 
 /**
  * A client of the guest: asks its workload every 5 ms over a serial port, at the old place and the new one alike, and notes
@@ -28,6 +30,15 @@ export class ServiceProbe implements Disposable {
   /** Longest time without an answer so far, ms; NaN where none ever came. */
   get gapMs(): number {
     return this.#answers > 1 ? this.#longestMs : Number.NaN;
+  }
+
+  /** Asks no more, and waits until the guest has answered what it was asked: the port's next user finds it idle. */
+  async settle(): Promise<void> {
+    clearInterval(this.#timer);
+    for (let waitedMs = 0; this.#pending && waitedMs < SETTLE_MS; waitedMs += INTERVAL_MS)
+      await sleep(INTERVAL_MS);
+    // answers to what was asked twice
+    await sleep(2 * REPEAT_MS);
   }
 
   [Symbol.dispose](): void {

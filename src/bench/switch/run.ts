@@ -1,11 +1,19 @@
 export const benchCodecs = ['rle', 'zstd', 'content'] as const;
 export type BenchCodec = (typeof benchCodecs)[number];
 
+/**
+ * `cold`: booted normally, base image at both sites. `busy`: the same, under the guest's self-checking workload. `home`:
+ * back to the site that it came from, after some use at the other. `template`: started from a template that both sites
+ * have, then used.
+ */
+export const benchCases = ['cold', 'busy', 'home', 'template'] as const;
+export type BenchCase = (typeof benchCases)[number];
+
 /** One migration, ours or stock QEMU's, as the table and the JSON report need it. */
 export interface SwitchRun {
   /** Codec of ours; `stock` for QEMU's own hybrid. */
   readonly scheme: BenchCodec | 'stock';
-  readonly load: 'idle' | 'busy';
+  readonly case: BenchCase;
   readonly run: number;
   /** Ours: initiated to running at the target. Stock: `migrate` to RESUME, the mirror's copy not counted. */
   readonly switchTimeMs: number;
@@ -17,6 +25,10 @@ export interface SwitchRun {
   readonly migratedBytes: number;
   /** What entered the link, both directions: TLS, packet headers and acknowledgements included where there are any. */
   readonly linkBytes: number;
+  /** Longest time in which a client that asks every 5 ms got no answer of the guest. */
+  readonly serviceGapMs: number;
+  /** Of the link, ours: half of the least round trip that the session saw. It is part of the downtime. */
+  readonly oneWayDelayMs?: number;
   readonly completedAsPrecopy: boolean;
   /** Offsets from the beginning. */
   readonly phases: readonly { readonly name: string; readonly startMs: number; readonly endMs: number }[];

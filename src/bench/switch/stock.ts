@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
+import { sleep } from '../../base/async.ts';
 import { run } from '../../base/process.ts';
 import type { Image } from '../../content/images/store.ts';
 import type { LabSide, Wan } from '../../lab/wan.ts';
@@ -12,6 +13,7 @@ import { QEMU_PROGRAM, QemuProcess } from '../../qemu/process.ts';
 import type { QmpMark } from '../../qemu/qmp-events.ts';
 import { failBench } from '../kit/errors.ts';
 import { checkArrived, type GuestSockets, type Load, makeReady } from './guest.ts';
+import { ServiceProbe } from './probe.ts';
 import type { SwitchRun } from './run.ts';
 
 /** As in our scheme: no limit but the link's, and no completion as pre-copy unless next to nothing is left. */
@@ -23,6 +25,8 @@ const PARAMETERS = {
 const EXPORT = 'overlay';
 const MIRROR = 'mirror';
 const MIRROR_NODE = 'mirror-target';
+/** The probe asks before and after, so that the gap has two sides. */
+const PROBE_SETTLE_MS = 1_000;
 
 export interface MachineFacts {
   readonly accelerator: 'tcg' | 'kvm';
@@ -93,10 +97,17 @@ export async function runStock(
   const startMs = Date.now();
   if (options.disk === 'mirror') await mirrorOverlay(wan, source.qmp, target.qmp, signal);
   const mirrored = sum(await wan.bytes());
+  const ports = [sourceDir, targetDir].map((at) => socketsOf(image, at).serial1Socket);
+  using probe = new ServiceProbe(ports);
+  await sleep(PROBE_SETTLE_MS, signal);
   const migrateMs = Date.now();
   await source.qmp.migrate(`tcp:${door.host}:${door.port}`);
   const times = await switchOver(source.qmp, target.qmp, marks, options.disk === 'mirror', signal);
   const after = sum(await wan.bytes());
+  await sleep(PROBE_SETTLE_MS, signal);
+  const serviceGapMs = probe.gapMs;
+  await probe.settle();
+  probe[Symbol.dispose]();
   await checkArrived(socketsOf(image, targetDir), load);
   const info = await source.qmp.queryMigrate();
 
@@ -108,13 +119,14 @@ export async function runStock(
   });
   return {
     scheme: 'stock',
-    load: load ? 'busy' : 'idle',
+    case: load ? 'busy' : 'cold',
     run: options.run,
     switchTimeMs: resumeMs - migrateMs,
     downtimeMs: resumeMs - stopMs - pausedForMirrorMs,
     totalTimeMs: completedMs - startMs,
     migratedBytes: after - before,
     linkBytes: after - before,
+    serviceGapMs,
     completedAsPrecopy: times.completedAsPrecopy,
     phases: [
       ...(options.disk === 'mirror' ? [phase('mirror', startMs, migrateMs)] : []),

@@ -100,7 +100,8 @@ async function run(
 ): Promise<{ view: BuildView; tookMs: number }> {
   const progress = new ProgressLine(context.output);
   const body = buildTemplateSchema.parse(request);
-  let view = await api.json('POST', '/templates', buildViewSchema, { body, signal });
+  // not with the signal: nobody would know which build to cancel
+  let view = await api.json('POST', '/templates', buildViewSchema, { body });
   const path = `/templates/builds/${view.buildId}`;
   try {
     for await (const now of api.lines(`${path}/events`, buildViewSchema, signal)) {

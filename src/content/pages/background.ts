@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import type { CloudapError } from '../../base/errors.ts';
 import { fail } from './errors.ts';
 import type { PageIndex } from './page-index.ts';
-import { type ContentFile, loadPageIndex } from './store.ts';
+import { type Content, type ContentFile, loadPageIndex } from './store.ts';
 
 const WORKER = new URL('index-worker.ts', import.meta.url);
 
@@ -23,23 +23,27 @@ export async function makePageIndexInBackground(file: ContentFile): Promise<void
 }
 
 /** Something about content that costs bandwidth, and nothing else. */
-export type ContentWarning = (error: CloudapError, file: ContentFile) => void;
+export type ContentWarning = (error: CloudapError, content: Content) => void;
 
 /**
- * Loads the indexes that are there. One that is missing or damaged is reported and made in the background, for the next
- * time: what waits for us must not wait for that.
+ * Loads the indexes that are there. One that is missing or damaged is reported and, where its file is here, made in the
+ * background, for the next time: what waits for us must not wait for that.
  */
-export async function loadOrMakePageIndexes(
-  files: readonly ContentFile[],
+export async function loadOrMakePageIndexes<C extends Content>(
+  contents: readonly C[],
   warn: ContentWarning,
-): Promise<readonly { readonly file: ContentFile; readonly index: PageIndex }[]> {
-  const loaded: { file: ContentFile; index: PageIndex }[] = [];
-  for (const file of files) {
+): Promise<readonly { readonly content: C; readonly index: PageIndex }[]> {
+  const loaded: { content: C; index: PageIndex }[] = [];
+  for (const content of contents) {
     try {
-      loaded.push({ file, index: await loadPageIndex(file) });
+      loaded.push({ content, index: await loadPageIndex(content) });
     } catch (error) {
-      warn(error as CloudapError, file);
-      makePageIndexInBackground(file).catch((problem: unknown) => warn(problem as CloudapError, file));
+      warn(error as CloudapError, content);
+      const { path, indexPath } = content;
+      if (path === undefined) continue;
+      makePageIndexInBackground({ path, indexPath }).catch((problem: unknown) =>
+        warn(problem as CloudapError, content),
+      );
     }
   }
   return loaded;

@@ -159,3 +159,15 @@ describe('an index that is not whole', () => {
     );
   });
 });
+
+test('the index of an image of 2 GiB takes at most 64 MiB, table included', () => {
+  const entries = (2 * 1024 ** 3) / PAGE_BYTES;
+  const columns = {
+    entries,
+    pages: Uint32Array.from({ length: entries }, (_, page) => page),
+    crcs: Uint32Array.from({ length: entries }, (_, page) => page),
+    hashes: Buffer.alloc(16 * entries),
+  };
+  const index = decodePageIndex(encodePageIndex(columns, Buffer.alloc(32), entries * PAGE_BYTES));
+  expect(new PageLookup([index]).byteLength).toBeLessThanOrEqual(64 * 1024 ** 2);
+});

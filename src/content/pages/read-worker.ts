@@ -43,7 +43,8 @@ port.on('message', (request: ReadRequest) => {
   parts = request.digests.flatMap((digest) => opened.get(digest) ?? []);
   for (const part of opened.values()) if (!parts.includes(part)) closeSync(part.fd);
 });
-port.postMessage({ kind: 'open', digests: [...opened.keys()], problems });
+const indexes = [...opened.values()].map(({ index: { digest, entries } }) => ({ digest, entries }));
+port.postMessage({ kind: 'open', indexes, problems });
 
 /** Fills `out` with the pages; positions of those that could not be had as they should be. */
 function read(ordinals: Float64Array, out: Buffer): Uint32Array {

@@ -14,7 +14,7 @@ export type ReadRequest =
 type ReadAnswer =
   | {
       readonly kind: 'open';
-      readonly digests: readonly string[];
+      readonly indexes: readonly { readonly digest: string; readonly entries: number }[];
       readonly problems: readonly {
         readonly file: number;
         readonly code: string;
@@ -41,6 +41,7 @@ const WORKER = new URL('read-worker.ts', import.meta.url);
 export class ContentReader implements AsyncDisposable {
   readonly #worker: Worker;
   readonly #reads = new Map<number, { count: number; resolve: (read: PagesRead) => void }>();
+  readonly #entries: ReadonlyMap<string, number>;
   #digests: readonly string[];
   readonly #waiting = { urgent: [] as ReadRequest[], bulk: [] as ReadRequest[] };
   /** Requests that the thread has not answered. */
@@ -48,9 +49,10 @@ export class ContentReader implements AsyncDisposable {
   #next = 0;
   #dead = false;
 
-  private constructor(worker: Worker, digests: readonly string[]) {
+  private constructor(worker: Worker, entries: ReadonlyMap<string, number>) {
     this.#worker = worker;
-    this.#digests = digests;
+    this.#entries = entries;
+    this.#digests = [...entries.keys()];
     worker.on('message', (answer: ReadAnswer) => {
       if (answer.kind !== 'read') return;
       const { buffer, byteOffset, length } = answer.bodies;
@@ -79,19 +81,24 @@ export class ContentReader implements AsyncDisposable {
     });
     worker.once('error', (cause) => opened.reject(fail('PAGES_INDEX_DAMAGED', 'the reader', { cause })));
     worker.once('exit', () => opened.reject(fail('PAGES_INDEX_DAMAGED', 'the reader ended')));
-    const { digests, problems } = await opened.promise;
+    const { indexes, problems } = await opened.promise;
     for (const { file: i, code, message } of problems) {
       const file = files[i] as ContentFile;
       const missing = code === 'PAGES_INDEX_MISSING';
       warn(fail(missing ? 'PAGES_INDEX_MISSING' : 'PAGES_INDEX_DAMAGED', message), file);
       makePageIndexInBackground(file).catch((error: unknown) => warn(error as CloudapError, file));
     }
-    return new ContentReader(worker, digests);
+    return new ContentReader(worker, new Map(indexes.map(({ digest, entries }) => [digest, entries])));
   }
 
   /** Digests of the indexes that are here. */
   get digests(): readonly string[] {
     return this.#digests;
+  }
+
+  /** Pages that the index with this digest lists; 0 where it is not here. */
+  entriesOf(digest: string): number {
+    return this.#entries.get(digest) ?? 0;
   }
 
   /** Of what the other side offers, what is here too, in its order. Ordinals count through these from now on. */

@@ -14,6 +14,18 @@ export interface ContentFile {
 }
 
 /**
+ * What a migration may refer to. Images and templates stay; residue is what a site keeps of this one VM. The source
+ * needs only the index: of the target's residue it has nothing else.
+ */
+export interface Content {
+  readonly kind?: ContentKind | undefined;
+  readonly path?: string | undefined;
+  readonly indexPath: string;
+}
+export const CONTENT_KINDS = ['image', 'template', 'residue'] as const;
+export type ContentKind = (typeof CONTENT_KINDS)[number];
+
+/**
  * The index of an image's disk stands beside it. It is derived from the disk and no part of the image: it appears whole (by
  * rename), may be missing, and is replaced when it is damaged.
  */
@@ -22,15 +34,16 @@ export function contentOfDisk(diskPath: string): ContentFile {
 }
 
 /**
- * Reads an index and checks it, also against the length of the file that it speaks of.
+ * Reads an index and checks it, also against the length of the file that it speaks of, where that is here.
  * @throws PAGES_INDEX_MISSING, PAGES_INDEX_DAMAGED, PAGES_INDEX_VERSION
  */
-export async function loadPageIndex(file: ContentFile): Promise<PageIndex> {
-  const index = decodePageIndex(await readIndex(file.indexPath));
-  const { size } = await stat(file.path).catch((cause: unknown) => {
-    throw fail('PAGES_INDEX_DAMAGED', `${file.path} is not there`, { cause });
+export async function loadPageIndex({ path, indexPath }: Content): Promise<PageIndex> {
+  const index = decodePageIndex(await readIndex(indexPath));
+  if (path === undefined) return index;
+  const { size } = await stat(path).catch((cause: unknown) => {
+    throw fail('PAGES_INDEX_DAMAGED', `${path} is not there`, { cause });
   });
-  if (size !== index.fileBytes) throw fail('PAGES_INDEX_DAMAGED', `${file.path} has ${size} bytes`);
+  if (size !== index.fileBytes) throw fail('PAGES_INDEX_DAMAGED', `${path} has ${size} bytes`);
   return index;
 }
 

@@ -100,7 +100,7 @@ export class TemplateStore {
     const { name, ...known } = template;
     checkTemplateName(name);
     try {
-      await digHoles(files.ramPath);
+      await digHoles(files.ramPath, signal);
       const [overlay, ram] = await this.#indexed(files);
       const content: TemplateContent = {
         version: 1,
@@ -270,8 +270,8 @@ async function endLeftQemu(folder: string): Promise<void> {
 }
 
 /** Gives back the space of pages that are zero; where the file system cannot, they only take room. */
-async function digHoles(path: string): Promise<void> {
-  await run('fallocate', ['--dig-holes', path]).catch(() => {});
+async function digHoles(path: string, signal: AbortSignal | undefined): Promise<void> {
+  await run('fallocate', ['--dig-holes', path], signal ? { signal } : {}).catch(() => {});
 }
 
 /** Logs and notes of the build. */

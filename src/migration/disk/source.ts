@@ -8,6 +8,7 @@ import type { ContentLookup } from '../../wire/qemu-stream/content.ts';
 import { MAX_CONTENT_MISSES, MAX_SOURCE_PULLS, PULL_WORKERS } from './constants.ts';
 import { fail } from './errors.ts';
 import { readMetadataRuns, readRunOf } from './layout.ts';
+import { type DiskNotes, noteMessage } from './noted.ts';
 import { Phase } from './phase.ts';
 import type { DiskSourceOptions, DiskSourceStats, FreezeReport } from './types.ts';
 
@@ -28,7 +29,8 @@ export class DiskSource implements AsyncDisposable {
   readonly complete: Promise<void>;
   readonly #completed = Promise.withResolvers<void>();
   readonly #ready = Promise.withResolvers<void>();
-  readonly #options: Required<Omit<DiskSourceOptions, 'signal'>>;
+  readonly #options: Required<Omit<DiskSourceOptions, 'signal' | 'notes'>>;
+  readonly #notes: DiskNotes | undefined;
   readonly #file: FileHandle;
   readonly #stop = new AbortController();
   readonly #phase = new Phase<SourcePhase>(
@@ -60,7 +62,8 @@ export class DiskSource implements AsyncDisposable {
   #ended = false;
 
   private constructor(options: DiskSourceOptions, file: FileHandle) {
-    const { signal, ...rest } = options;
+    const { signal, notes, ...rest } = options;
+    this.#notes = notes;
     this.#options = { disk: 0, codec: CODEC_RLE, format: 'qcow2', ...rest };
     this.#file = file;
     this.complete = this.#completed.promise;
@@ -238,11 +241,13 @@ export class DiskSource implements AsyncDisposable {
   }
 
   #sendData(lane: Lane, type: number, pull: number, run: Run, data: Buffer, codec: CodecId): Promise<void> {
-    return this.#sendPacked(lane, type, disk.encodeData(this.#disk, pull, run, data, codec), data.length);
+    return this.#sendPacked(lane, type, disk.encodeData(this.#disk, pull, run, data, codec), data);
   }
 
-  #sendPacked(lane: Lane, type: number, message: Buffer, rawBytes: number): Promise<void> {
-    this.#bytes.raw += rawBytes;
+  /** `data` is what the message decodes to. */
+  #sendPacked(lane: Lane, type: number, message: Buffer, data: Buffer): Promise<void> {
+    this.#bytes.raw += data.length;
+    if (this.#notes) noteMessage(this.#notes, message, data, this.#sizeBytes);
     return this.#send(lane, type, message);
   }
 
@@ -251,6 +256,7 @@ export class DiskSource implements AsyncDisposable {
     await this.#ready.promise;
     let current = 0;
     while (this.#bitmap.count > 0) {
+      await this.#notes?.room();
       this.#stop.signal.throwIfAborted();
       current = this.#pivot ?? current;
       this.#pivot = undefined;
@@ -285,7 +291,8 @@ export class DiskSource implements AsyncDisposable {
     const packed = this.#name(0, run, part, content);
     const taken = { first, count: packed.count };
     this.#counts.pushed += this.#clear(taken);
-    await this.#sendPacked('bulk', disk.DISK_PUSH, packed.message, disk.runBytes(taken, this.#sizeBytes));
+    const sent = part.subarray(0, disk.runBytes(taken, this.#sizeBytes));
+    await this.#sendPacked('bulk', disk.DISK_PUSH, packed.message, sent);
     return first + packed.count;
   }
 
@@ -362,7 +369,7 @@ export class DiskSource implements AsyncDisposable {
       // One extent holds no more data than one message may.
       if (this.#content && !again) {
         const { message } = this.#name(pull, run, data, this.#content);
-        await this.#sendPacked('urgent', disk.DISK_ANSWER, message, data.length);
+        await this.#sendPacked('urgent', disk.DISK_ANSWER, message, data);
       } else await this.#sendData('urgent', disk.DISK_ANSWER, pull, run, data, this.#options.codec);
     }
     if (again) await this.#send('urgent', disk.DISK_ANSWERED, disk.encodeAnswered(this.#disk, pull));

@@ -8,6 +8,7 @@ import { ContentLoader, type FramePages, type PageReader } from './content.ts';
 import { fail } from './errors.ts';
 import { LatencyHistogram } from './histogram.ts';
 import { LocalFile } from './local-file.ts';
+import { type DiskNotes, noteFrame } from './noted.ts';
 import { Phase } from './phase.ts';
 import { PullTable } from './pull-table.ts';
 import { ReplayQueue } from './replay.ts';
@@ -30,6 +31,7 @@ export class DiskTarget implements AsyncDisposable {
   readonly #frozen = Promise.withResolvers<void>();
   readonly #completed = Promise.withResolvers<void>();
   readonly #disk: number;
+  readonly #notes: DiskNotes | undefined;
   readonly #link: DiskLink;
   readonly #now: () => number;
   readonly #file: LocalFile;
@@ -62,6 +64,7 @@ export class DiskTarget implements AsyncDisposable {
     this.sizeBytes = options.announcedSizeBytes;
     this.#disk = options.disk ?? 0;
     this.#link = options.link;
+    this.#notes = options.notes;
     this.#now = options.now ?? (() => performance.now());
     this.#file = file;
     this.#pulls = new PullTable((frame) => this.#post(disk.DISK_PULL, disk.encodePull(this.#disk, frame)));
@@ -259,7 +262,7 @@ export class DiskTarget implements AsyncDisposable {
     if (frame.codec === disk.CODEC_CONTENT) throw fail('DISK_ORDER', 'METADATA that names content');
     this.#blocks.announce(frame.run, this.#freeze.metadataSectors);
     return this.#enqueue(true, message.length, () => {
-      const data = this.#verifier.unpack(frame, message.length, this.#freeze.fileSizeBytes);
+      const data = this.#unpack(frame, message.length);
       if (data !== 'bad') {
         if (data) this.#file.writeNow(data, frame.run.first * disk.SECTOR_BYTES);
         this.#blocks.land(frame.run, 'metadata');
@@ -285,7 +288,8 @@ export class DiskTarget implements AsyncDisposable {
     if (frame.pull !== 0) throw fail('DISK_UNSOLICITED', 'a PUSH that names a pull');
     const landed = this.#arrive(frame, 'pushed', message.length);
     const waiting = this.#replay.bytes + this.#content.bytes;
-    return waiting > REPLAY_SLACK_BYTES ? landed : this.#detach(landed);
+    const detached = this.#detach(landed);
+    return waiting > REPLAY_SLACK_BYTES ? landed : (this.#notes?.room() ?? detached);
   }
 
   #onAnswer(message: Buffer): Promise<void> {
@@ -359,6 +363,19 @@ export class DiskTarget implements AsyncDisposable {
     });
   }
 
+  #unpack(frame: disk.DataFrame, messageBytes: number, pages?: FramePages): Buffer | undefined | 'bad' {
+    const size = this.#freeze.fileSizeBytes;
+    const data = this.#verifier.unpack(frame, messageBytes, size, pages?.bodies);
+    if (this.#notes && data && data !== 'bad') noteFrame(this.#notes, frame, data, size);
+    return data;
+  }
+
+  /** Of a frame that is of no use what is wanted comes again; what is not wanted any more is noted at the source only. */
+  #lose(frame: disk.DataFrame, wanted: readonly Run[]): void {
+    if (wanted.reduce((sum, run) => sum + run.count, 0) < frame.run.count)
+      this.#notes?.lost('sectors that did not arrive');
+  }
+
   /** Writes what is still missing of a frame's sectors, then clears their bits: each sector lands once. */
   async #land(
     frame: disk.DataFrame,
@@ -369,11 +386,13 @@ export class DiskTarget implements AsyncDisposable {
     const wanted = this.#blocks.wanted(frame.run, (sector) => this.#pulls.has(sector));
     if (pages && pages.missing > 0) {
       this.#verifier.bytes.encoded += messageBytes;
+      this.#lose(frame, wanted);
       for (const run of wanted) this.#pulls.ask(run, true);
       return;
     }
-    const data = this.#verifier.unpack(frame, messageBytes, this.#freeze.fileSizeBytes, pages?.bodies);
+    const data = this.#unpack(frame, messageBytes, pages);
     if (data === 'bad') {
+      this.#lose(frame, wanted);
       for (const run of wanted) {
         this.#pulls.release(run);
         this.#pulls.ask(run, true);

@@ -1,6 +1,7 @@
 import type { LinkSession } from '../../link/types.ts';
 import type { CodecId } from '../../wire/codec.ts';
 import type { LatencySummary } from './histogram.ts';
+import type { DiskNotes } from './noted.ts';
 
 /** What a disk's transfer needs of the link. */
 export type DiskLink = Pick<LinkSession, 'send'>;
@@ -15,6 +16,7 @@ export interface DiskSourceOptions {
   codec?: CodecId;
   /** `raw` has no metadata that must go ahead. */
   format?: 'qcow2' | 'raw';
+  notes?: DiskNotes | undefined;
   signal?: AbortSignal;
 }
 
@@ -26,6 +28,7 @@ export interface DiskTargetOptions {
   announcedSizeBytes: number;
   /** Number of the disk within the migration (0..255), 0 by default. */
   disk?: number;
+  notes?: DiskNotes | undefined;
   signal?: AbortSignal;
   /** Milliseconds of a monotonic clock; for tests. */
   now?: () => number;

@@ -19,6 +19,7 @@ import {
   migrationFail,
 } from '../messages.ts';
 import { type CodecLevels, Packing } from './packing.ts';
+import { type ChannelResidue, ruleOf } from './residue.ts';
 import { RetainedContent } from './retained.ts';
 import { StreamTail } from './stream-tail.ts';
 
@@ -62,6 +63,8 @@ export interface MemorySourceStats {
   /** Pages that travelled as a reference to the target's content, and as a repeat of a page sent before. */
   pagesReferenced: number;
   pagesDuplicate: number;
+  /** Of the references: those to residue. */
+  pagesFromResidue: number;
   /** Of the references: those that the target asked to be sent after all. */
   pagesResent: number;
   /** Pages that the target's QEMU asked for. */
@@ -100,6 +103,8 @@ export class MemorySource implements AsyncDisposable {
   readonly #held: EncodedFrame[] = [];
   readonly #bytes = { memory: 0, device: 0 };
   readonly #pumps: Promise<void>[] = [];
+  #residue: ChannelResidue | undefined;
+  readonly #switching = Promise.withResolvers<void>();
   /** For round one; undefined where the codec has nothing to pack. */
   readonly #packing: Packing | undefined;
   readonly #finished = Promise.withResolvers<void>();
@@ -164,6 +169,7 @@ export class MemorySource implements AsyncDisposable {
   beginSwitch(): void {
     if (this.#phase !== 'precopy') return;
     this.#phase = 'switching';
+    this.#switching.resolve();
     this.#packing?.hurry();
   }
 
@@ -199,11 +205,13 @@ export class MemorySource implements AsyncDisposable {
 
   /**
    * Before QEMU connects: pages that the target has are referred to, and on the main channel pages that were sent before
-   * are repeated. The other channel carries single pages that are waited for: there it is not worth the memory.
+   * are repeated. The other channel carries single pages that are waited for: there it is not worth the memory. What
+   * travels is noted as `residue` says.
    */
-  useContent(content: ContentLookup | undefined, repeatPages: number): void {
-    this.#channels[0].encoder.useContent(content, repeatPages);
-    this.#channels[1].encoder.useContent(content, 0);
+  useContent(content: ContentLookup | undefined, repeatPages: number, residue?: ChannelResidue): void {
+    this.#residue = residue;
+    for (const { index, encoder } of this.#channels)
+      encoder.useContent(content, index === 0 ? repeatPages : 0, ruleOf(residue, index));
   }
 
   /** The target lacks content that frames referred to: it gets the bytes. @throws MOVER_PROTOCOL */
@@ -275,6 +283,7 @@ export class MemorySource implements AsyncDisposable {
       pagesSent: this.#sum((stats) => stats.pagesData - stats.pagesReferenced - stats.pagesDuplicate),
       pagesReferenced: this.#sum(({ pagesReferenced }) => pagesReferenced),
       pagesDuplicate: this.#sum(({ pagesDuplicate }) => pagesDuplicate),
+      pagesFromResidue: this.#sum(({ pagesFromResidue }) => pagesFromResidue),
       pagesResent: this.#pagesResent,
       pagesFaulted: this.#returnPath.stats().pagesRequested,
       completedAsPrecopy: this.#tail !== undefined,
@@ -401,10 +410,17 @@ export class MemorySource implements AsyncDisposable {
       // reading on lets QEMU come to the pages that are asked for
       if (this.#heldBackBytes < HELD_BACK_BYTES) return;
     }
+    if (this.#phase === 'precopy') await this.#noted();
     await this.#room(channel);
     // while there is no room a batch may as well grow
     if (index === 0 && this.#phase === 'precopy' && !this.#tail)
       this.#flushTimer = setTimeout(() => encoder.flush(), FLUSH_DELAY_MS);
+  }
+
+  /** Round one may be held up until there is room for more to be noted, the switch may not. */
+  async #noted(): Promise<void> {
+    const room = this.#residue?.room?.();
+    if (room) await Promise.race([room, this.#switching.promise]);
   }
 
   /** Resolves when the channel may take in more: with all sent, or in round one with few enough frames on their way. */

@@ -2,9 +2,11 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { sleep } from '../../base/async.ts';
 import type { Lane } from '../../link/types.ts';
+import type { ResidueRule } from '../../wire/qemu-stream/content.ts';
 import { StreamDecoder } from '../../wire/qemu-stream/decoder.ts';
 import { decodeStreamEnd, decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
 import { References } from './references.ts';
+import { type ChannelResidue, ruleOf } from './residue.ts';
 
 /** Messages of one channel that may wait for an earlier one on the other lane. */
 export const MAX_REORDERED_MESSAGES = 4096;
@@ -27,6 +29,8 @@ export interface MemoryTargetOptions {
   references?: References;
   /** Pages that the main channel keeps to be repeated, as agreed with the source. Default: none. */
   repeatPages?: number;
+  /** What is noted of the pages that come; the source notes the same. */
+  residue?: ChannelResidue;
 }
 
 interface Waiting {
@@ -66,8 +70,9 @@ export class MemoryTarget implements AsyncDisposable {
     this.#references = options.references ?? new References({ reader: undefined, send: () => {} });
     this.#failed.promise.catch(() => {});
     // only the main channel repeats pages
-    const { repeatPages = 0, preempt } = options;
-    this.#channels = preempt ? [makeChannel(repeatPages), makeChannel(0)] : [makeChannel(repeatPages)];
+    const { repeatPages = 0, preempt, residue } = options;
+    const main = makeChannel(repeatPages, ruleOf(residue, 0));
+    this.#channels = preempt ? [main, makeChannel(0, ruleOf(residue, 1))] : [main];
   }
 
   /** Rejects when QEMU cannot be fed any further: it closed its socket, or a frame is damaged. Never resolves. */
@@ -203,6 +208,7 @@ export class MemoryTarget implements AsyncDisposable {
     const bytes = channel.decoder.push(message.frame, referenced);
     this.#checkedFrames += 1;
     if (referenced) this.#references.decoded(message.channel, message.sequence, referenced);
+    if (!this.#takeover && !message.takeover) await this.#options.residue?.room?.();
     if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
     await new Promise<void>((resolve, reject) => {
       socket.write(bytes, (cause) => {
@@ -213,7 +219,7 @@ export class MemoryTarget implements AsyncDisposable {
   }
 }
 
-function makeChannel(repeatPages: number): Channel {
+function makeChannel(repeatPages: number, residue: ResidueRule | undefined): Channel {
   const connected = Promise.withResolvers<Socket>();
   connected.promise.catch(() => {});
   return {
@@ -223,6 +229,7 @@ function makeChannel(repeatPages: number): Channel {
       repeatPages,
       // `#feed` has QEMU take a frame's bytes before it decodes the next
       reuseOutput: true,
+      residue,
     }),
     next: 0,
     end: undefined,

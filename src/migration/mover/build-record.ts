@@ -97,6 +97,7 @@ export function buildRecord(parts: RecordParts): Readonly<MigrationRecord> {
       zero: memory?.pagesZero ?? 0,
       sent: memory?.pagesSent ?? 0,
       referenced: memory?.pagesReferenced ?? 0,
+      fromResidue: memory?.pagesFromResidue ?? 0,
       repeated: memory?.pagesDuplicate ?? 0,
       resent: memory?.pagesResent ?? 0,
       postCopied: memory?.pagesPostCopied ?? 0,

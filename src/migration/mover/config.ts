@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { SOURCES_MAX } from '../../content/pages/constants.ts';
+import { CONTENT_KINDS } from '../../content/pages/store.ts';
 import { ZSTD_MAX_LEVEL } from '../../wire/codec.ts';
 import { migrationRecordSchema } from '../record.ts';
 import { migrationStates, type MigrationState } from '../state.ts';
@@ -43,11 +44,22 @@ const common = {
   streamSocket: z.string(),
   /** `ownership.json` of the VM at this site. */
   ownershipPath: z.string(),
-  /** Files whose pages the other side may have too (their folders hold, or get, indexes of them): the VM's base image. */
+  /**
+   * Files whose pages the other side may have too (their folders hold, or get, indexes of them): the VM's base image, and
+   * its residue at the target, of which the source has only the index.
+   */
   content: z
-    .array(z.object({ path: z.string(), indexPath: z.string() }))
+    .array(
+      z.object({
+        kind: z.enum(CONTENT_KINDS).optional(),
+        path: z.string().optional(),
+        indexPath: z.string(),
+      }),
+    )
     .max(SOURCES_MAX)
     .optional(),
+  /** Where the pages that travel are logged, to be residue; without it they are not. */
+  contentLog: z.object({ folder: z.string(), maxBytes: z.number().nonnegative() }).optional(),
   /** How long the link may be silent before the switch until the attempt is given up. */
   linkLossTimeoutMs: z.number().positive(),
 };

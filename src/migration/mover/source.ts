@@ -6,6 +6,8 @@ import { QemuMonitor } from '../../qemu/monitor.ts';
 import { loadOrMakePageIndexes } from '../../content/pages/background.ts';
 import { PageLookup } from '../../content/pages/lookup.ts';
 import type { PageIndex } from '../../content/pages/page-index.ts';
+import type { ContentKind } from '../../content/pages/store.ts';
+import type { ContentLog } from '../../content/residue/log.ts';
 import { codecIds, type CodecName } from '../../wire/codec.ts';
 import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
 import { DiskSource } from '../disk/source.ts';
@@ -25,6 +27,7 @@ import { mayPreempt, setCapabilities, startRoundOne, switchOver } from '../schem
 import { isBeforeSwitch } from '../state.ts';
 import { buildRecord, Timeline } from './build-record.ts';
 import type { Codec, SourceMoverConfig } from './config.ts';
+import { channelResidue, diskNotes, firstOfResidue, openContentLog } from './content-log.ts';
 import type { MoverContext } from './context.ts';
 import { MoverPeer, qemuOr } from './peer.ts';
 
@@ -60,6 +63,9 @@ export class SourceMover implements AsyncDisposable {
   #qmp: QemuMonitor | undefined;
   #memory: MemorySource | undefined;
   #disk: DiskSource | undefined;
+  /** Of the pages that travel. */
+  #log: ContentLog | undefined;
+  #firstOfResidue = 0;
   #preempt = false;
   /** QEMU has been told to migrate. */
   #migrating = false;
@@ -88,6 +94,7 @@ export class SourceMover implements AsyncDisposable {
       states.transition('postcopy');
       await this.#postCopy(stoppedAtMs, resumedAtMs);
       states.transition('completed');
+      await this.#log?.finish();
     } catch (error) {
       await this.#fail(error);
       throw error;
@@ -123,6 +130,8 @@ export class SourceMover implements AsyncDisposable {
     const config = this.#config;
     const { signal } = this.#peer;
     const loading = this.#loadContent();
+    if (config.memoryCodec === 'content') this.#log = openContentLog(config, this.#context.log);
+    if (this.#log) this.#stack.use(this.#log);
     const qmp = this.#stack.use(await QemuMonitor.connect(config.qmpSocket, { signal }));
     this.#qmp = qmp;
     qmp.closed
@@ -148,6 +157,7 @@ export class SourceMover implements AsyncDisposable {
         path: config.overlayPath,
         link: session,
         codec: codecIds[plainCodec(config.diskCodec)],
+        notes: diskNotes(this.#log, () => this.#firstOfResidue),
       }),
     );
     this.#context.setProgress(() => this.#progress());
@@ -163,15 +173,19 @@ export class SourceMover implements AsyncDisposable {
       vmId: config.vmId,
       generation: config.vm.generation,
       preempt,
-      content: indexes.map(({ digest }) => digest),
+      content: indexes.map(({ digest, kind }) => ({ digest, kind })),
       repeatPages: config.memoryCodec === 'content' ? REPEAT_WINDOW_PAGES : 0,
+      keeps: this.#log !== undefined,
     });
     const accepted = await this.#peer.inbox.take('accepted', { timeoutMs: ACCEPT_TIMEOUT_MS, signal });
     const { content: agreed = [], repeatPages = 0 } = accepted;
     const common = agreed.flatMap((digest) => indexes.find((index) => index.digest === digest) ?? []);
     if (common.length !== agreed.length) throw migrationFail('MOVER_PROTOCOL', 'content not offered');
+    if (!accepted.keeps) this.#log?.giveUp();
+    this.#firstOfResidue = firstOfResidue(common);
     const lookup = common.length > 0 ? new PageLookup(common) : undefined;
-    if (config.memoryCodec === 'content') memory.useContent(lookup, repeatPages);
+    if (config.memoryCodec === 'content')
+      memory.useContent(lookup, repeatPages, channelResidue(this.#log, this.#firstOfResidue));
     if (config.diskCodec === 'content') this.#disk.useContent(lookup);
     const acceptedAtMs = Date.now();
     this.#timeline.add('prepare', config.initiatedAtMs, acceptedAtMs);
@@ -182,13 +196,15 @@ export class SourceMover implements AsyncDisposable {
   }
 
   /** The indexes of the files whose pages may be referred to. What is wrong with them costs bandwidth only. */
-  async #loadContent(): Promise<readonly PageIndex[]> {
+  async #loadContent(): Promise<readonly (PageIndex & { kind: ContentKind })[]> {
     const { memoryCodec, diskCodec, content } = this.#config;
     if (memoryCodec !== 'content' && diskCodec !== 'content') return [];
-    const loaded = await loadOrMakePageIndexes(content ?? [], (err, file) =>
-      this.#context.log.warn({ err, file: file.path }, 'content'),
+    const loaded = await loadOrMakePageIndexes(content ?? [], (err, { path, indexPath }) =>
+      this.#context.log.warn({ err, file: path ?? indexPath }, 'content'),
     );
-    return loaded.map(({ index }) => index);
+    const indexes = loaded.map(({ content: { kind = 'image' }, index }) => ({ ...index, kind }));
+    // what stays comes first: a page that stands in both is no residue
+    return indexes.sort((a, b) => Number(a.kind === 'residue') - Number(b.kind === 'residue'));
   }
 
   /** Round one and the switch; returns when the VM runs at the target. */
@@ -253,14 +269,15 @@ export class SourceMover implements AsyncDisposable {
     this.#timeline.add('memory post-copy', resumedAtMs, Date.now());
     await abortable(disk.complete, signal);
     this.#context.states.transition('finalizing');
-    const { figures } = await this.#peer.inbox.take('independent', { signal });
+    const { figures, keeps } = await this.#peer.inbox.take('independent', { signal });
+    if (!keeps) this.#log?.giveUp();
     const offsetMs = session.stats().clockOffsetMs ?? 0;
     const diskCompleteAtMs = figures.diskCompleteAtMs - offsetMs;
     const independentAtMs = figures.independentAtMs - offsetMs;
     this.#timeline.add('disk post-copy', resumedAtMs, diskCompleteAtMs);
     this.#timeline.add('commit', diskCompleteAtMs, independentAtMs);
     // what is still to do cannot fail the migration any more
-    await this.#peer.tell({ kind: 'released' }).catch(() => {});
+    await this.#peer.tell({ kind: 'released', keeps: this.#log?.isOpen ?? false }).catch(() => {});
     await this.#keep(
       buildRecord({
         config: this.#config,

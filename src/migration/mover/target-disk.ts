@@ -7,6 +7,7 @@ import { commitTop, exportAllocation, pivotToLocal } from '../../qemu/block-grap
 import type { QemuMonitor } from '../../qemu/monitor.ts';
 import { SECTOR_BYTES } from '../../wire/disk/index.ts';
 import { DiskTarget, pollSkips } from '../disk/index.ts';
+import type { DiskNotes } from '../disk/noted.ts';
 import type { TargetFigures } from '../messages.ts';
 import type { TargetMoverConfig } from './config.ts';
 
@@ -27,11 +28,17 @@ export class TargetDisk implements AsyncDisposable {
   }
 
   /** Once this has resolved QEMU can be started: its `cow` node finds its server. */
-  static async open(config: TargetMoverConfig, link: LinkSession, log: Logger): Promise<TargetDisk> {
+  static async open(
+    config: TargetMoverConfig,
+    link: LinkSession,
+    log: Logger,
+    notes?: DiskNotes,
+  ): Promise<TargetDisk> {
     const disk = await DiskTarget.open({
       path: config.overlayPath,
       link,
       announcedSizeBytes: config.exportSizeBytes,
+      notes,
     });
     const server = await startNbdServer({
       listen: { path: config.nbdSocket },

@@ -5,6 +5,7 @@ import type { Lane } from '../../link/types.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
 import { fail as failPages } from '../../content/pages/errors.ts';
 import { ContentReader } from '../../content/pages/reader.ts';
+import type { ContentLog } from '../../content/residue/log.ts';
 import { REPEAT_WINDOW_PAGES } from '../../wire/qemu-stream/constants.ts';
 import type { QmpEvent } from '../../wire/qmp/messages.ts';
 import { References } from '../memory/references.ts';
@@ -21,6 +22,7 @@ import {
 import { changeOwnership, commitStaged, stageOwnership, syncOwnership } from '../ownership.ts';
 import { setCapabilities } from '../schemes/hybrid.ts';
 import type { TargetMoverConfig } from './config.ts';
+import { channelResidue, diskNotes, firstOfResidue, openContentLog } from './content-log.ts';
 import type { MoverContext } from './context.ts';
 import { MoverPeer, qemuOr } from './peer.ts';
 import { peakRssMiB } from './rss.ts';
@@ -53,6 +55,9 @@ export class TargetMover implements AsyncDisposable {
   #references: References | undefined;
   /** Undefined where there is nothing to refer to, or it cannot be used. */
   #content: Promise<ContentReader | undefined> = Promise.resolve(undefined);
+  /** Of the pages that come. */
+  #log: ContentLog | undefined;
+  #firstOfResidue = 0;
   #qmp: QemuMonitor | undefined;
   readonly #started = Promise.withResolvers<void>();
   readonly #taken = Promise.withResolvers<void>();
@@ -70,7 +75,16 @@ export class TargetMover implements AsyncDisposable {
   async listen(): Promise<void> {
     const session = this.#stack.use(await this.#peer.open(this.#config));
     this.#content = this.#openContent();
-    const disk = this.#stack.use(await TargetDisk.open(this.#config, session, this.#context.log));
+    this.#log = openContentLog(this.#config, this.#context.log);
+    if (this.#log) this.#stack.use(this.#log);
+    const disk = this.#stack.use(
+      await TargetDisk.open(
+        this.#config,
+        session,
+        this.#context.log,
+        diskNotes(this.#log, () => this.#firstOfResidue),
+      ),
+    );
     this.#disk = disk;
     this.#context.setProgress(() => {
       const { urgent, bulk, rateMbit } = session.stats();
@@ -123,7 +137,15 @@ export class TargetMover implements AsyncDisposable {
     }
     const { preempt } = hello;
     const reader = await this.#content;
-    const content = reader?.agree(hello.content ?? []) ?? [];
+    const offered = hello.content ?? [];
+    const content = reader?.agree(offered.map(({ digest }) => digest)) ?? [];
+    if (!hello.keeps) this.#log?.giveUp();
+    this.#firstOfResidue = firstOfResidue(
+      content.map((digest) => ({
+        kind: offered.find((one) => one.digest === digest)?.kind ?? 'image',
+        entries: reader?.entriesOf(digest) ?? 0,
+      })),
+    );
     this.#disk?.useContent(content.length > 0 ? reader : undefined);
     const repeatPages = Math.min(hello.repeatPages ?? 0, REPEAT_WINDOW_PAGES);
     const references = new References({
@@ -145,6 +167,7 @@ export class TargetMover implements AsyncDisposable {
         preempt,
         references,
         repeatPages,
+        residue: channelResidue(this.#log, this.#firstOfResidue),
         onTakeover: () => this.#takeOver(),
         onReturn: (bytes) => {
           this.#peer.session?.send('urgent', MESSAGE_RETURN, bytes).catch(() => {});
@@ -154,7 +177,7 @@ export class TargetMover implements AsyncDisposable {
     memory.failed.catch((error: unknown) => this.#peer.giveUp(error));
     this.#memory = memory;
     this.#context.states.transition('precopy');
-    await this.#peer.tell({ kind: 'accepted', content: [...content], repeatPages });
+    await this.#peer.tell({ kind: 'accepted', content: [...content], repeatPages, keeps: this.#keeps });
     return { memory, preempt };
   }
 
@@ -211,12 +234,14 @@ export class TargetMover implements AsyncDisposable {
 
   /** Opens the files that the source may refer to; what is wrong with them costs bandwidth only. */
   async #openContent(): Promise<ContentReader | undefined> {
-    const { content = [] } = this.#config;
+    const content = (this.#config.content ?? []).flatMap(({ path, indexPath }) =>
+      path === undefined ? [] : [{ path, indexPath }],
+    );
     if (content.length === 0) return undefined;
     const { log } = this.#context;
     try {
       return this.#stack.use(
-        await ContentReader.open(content, (err, file) => log.warn({ err, file: file.path }, 'content')),
+        await ContentReader.open(content, (err, { path }) => log.warn({ err, file: path }, 'content')),
       );
     } catch (err) {
       log.warn({ err }, 'content');
@@ -318,12 +343,18 @@ export class TargetMover implements AsyncDisposable {
     const { signal } = this.#peer;
     try {
       this.#context.states.transition('completed');
-      await this.#peer.tell({ kind: 'independent', figures });
-      await this.#peer.inbox.take('released', { timeoutMs: RELEASE_TIMEOUT_MS, signal });
+      await this.#peer.tell({ kind: 'independent', figures, keeps: this.#keeps });
+      const { keeps } = await this.#peer.inbox.take('released', { timeoutMs: RELEASE_TIMEOUT_MS, signal });
+      if (!keeps) this.#log?.giveUp();
       await this.#peer.close();
     } catch (err) {
       this.#context.log.warn({ err }, 'the source has not heard that it is released');
     }
+    await this.#log?.finish();
+  }
+
+  get #keeps(): boolean {
+    return this.#log?.isOpen ?? false;
   }
 
   #dispatch(type: number, payload: Buffer, lane: Lane): void | Promise<void> {

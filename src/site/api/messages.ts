@@ -156,4 +156,16 @@ export const statusSchema = z.object({
 });
 export type SiteStatus = z.infer<typeof statusSchema>;
 
+/** GET /residue */
+export const residueViewSchema = z.object({
+  vmId: z.string(),
+  vmName: z.string(),
+  /** The site that the VM left to, and when; when that was last of use to a VM that came home. */
+  leftTo: z.string(),
+  keptAtMs: z.number(),
+  usedAtMs: z.number(),
+  bytes: z.number(),
+});
+export type ResidueView = z.infer<typeof residueViewSchema>;
+
 export const removedSchema = z.object({ id: z.string(), removed: z.literal(true) });

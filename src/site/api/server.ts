@@ -32,6 +32,7 @@ export function apiServer(site: Site): FastifyInstance {
   siteRoutes(server, site);
   vmRoutes(server, site);
   migrationRoutes(server, site);
+  residueRoutes(server, site);
   templateRoutes(server, site);
   return server;
 }
@@ -97,10 +98,22 @@ function migrationRoutes(server: FastifyInstance, site: Site): void {
   });
   server.get('/migrations/:id', (request) => site.migrations.get(id(request)));
   server.delete('/migrations/:id', (request) => site.migrations.cancel(id(request)));
+  server.post('/migrations/:id/take-back', (request) => site.migrations.takeBack(id(request)));
   server.get('/migrations/:id/events', async (request, reply) => {
     const migrationId = id(request);
     await site.migrations.get(migrationId);
     return sendLines(request, reply, (signal) => site.migrations.follow(migrationId, signal));
+  });
+}
+
+function residueRoutes(server: FastifyInstance, site: Site): void {
+  server.get('/residue', () => site.residue.list());
+  server.delete('/residue/:vm', async (request) => {
+    const { vm } = check(vmParams, request.params, 'path');
+    const all = await site.residue.list();
+    const id = all.find(({ vmId, vmName }) => vmId === vm || vmName === vm)?.vmId ?? vm;
+    await site.residue.remove(id);
+    return { id, removed: true };
   });
 }
 

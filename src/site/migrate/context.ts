@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import type { ResidueStore } from '../../content/residue/store.ts';
 import type { SiteConfig } from '../config.ts';
 import type { SitePaths } from '../paths.ts';
 import type { PeerRpc, SiteBackends } from '../ports.ts';
@@ -10,6 +11,7 @@ export interface MigrateContext {
   paths: SitePaths;
   backends: SiteBackends;
   vms: VmManager;
+  residue: ResidueStore;
   log: Logger;
   /** The agent of another site. @throws SITE_UNKNOWN, SITE_NOT_CONNECTED */
   peer(site: string): PeerRpc;

@@ -7,6 +7,7 @@ import { failMigrate, failPrepare } from '../errors.ts';
 import { newMigrationId } from '../ids.ts';
 import { parseParams } from './params.ts';
 import { checkPrepare } from './checks.ts';
+import { keepWhatTravelled } from './content.ts';
 import type { MigrateContext } from './context.ts';
 import { MigrationEntry } from './entry.ts';
 import { History } from './history.ts';
@@ -19,7 +20,7 @@ import {
   type Prepared,
 } from './messages.ts';
 import { recoverMigrations } from './recover.ts';
-import { askAndSettle, checkPeer, runSource } from './source.ts';
+import { askAndSettle, checkPeer, runSource, takeBack } from './source.ts';
 import { prepareTarget, targetFacts, watchTarget } from './target.ts';
 
 /** All migrations of a site, both directions: those under way here, those that have ended in `history`. */
@@ -50,6 +51,7 @@ export class MigrationManager {
     // what has ended is in its files; those that need attention stay
     void entry.ended.then(() => {
       if (!entry.kept) this.#entries.delete(entry.id);
+      return keepWhatTravelled(this.#context, entry);
     });
     return entry;
   }
@@ -125,6 +127,18 @@ export class MigrationManager {
     }
     await entry.cancel('asked for by the user');
     await entry.ended;
+    return this.get(migrationId);
+  }
+
+  /** @throws MIGRATE_UNKNOWN, MIGRATE_ENDED, MOVER_TOO_LATE, MOVER_TARGET_ALIVE */
+  async takeBack(migrationId: string): Promise<MigrationView> {
+    const entry = this.#entries.get(migrationId);
+    if (!entry) {
+      await this.get(migrationId);
+      throw failMigrate('MIGRATE_ENDED', migrationId);
+    }
+    await takeBack(this.#context, entry);
+    if (!entry.kept) this.#entries.delete(entry.id);
     return this.get(migrationId);
   }
 

@@ -12,6 +12,7 @@ import { vmDefinitionSchema } from '../vm/definition.ts';
  *     |   (the movers do the rest over their own link)
  *     | migration.abort -----------------> |   before the switch only
  *     | migration.outcome ---------------> |   when the source's mover is lost: who has the VM?
+ *     | <------------------ residue.forget |   the VM has been removed for good at the site that it left to
  */
 const qemuVersion = z.string().regex(/^\d{1,3}\.\d{1,3}\.\d{1,3}$/);
 
@@ -61,6 +62,7 @@ export const outcomeSchema = z.strictObject({
   outcome: z.enum(['aborted', 'running', 'completed', 'pending']),
 });
 export type Outcome = z.infer<typeof outcomeSchema>;
+export const forgetSchema = z.strictObject({ vmId: vmIdSchema });
 export const outcomeRequestSchema = z.strictObject({ migrationId: migrationIdSchema });
 
 /** `<id>.active.json`: enough for a restarted agent to take a migration up where it is. */

@@ -74,6 +74,34 @@ describe('after the switch nothing is removed', () => {
     expect(await center.migrations.get(id)).toMatchObject({ state: 'failed' });
   });
 
+  it('the operator takes the VM back, from a target that cannot be reached', async () => {
+    await using dir = await tempDir();
+    const { center, ap1 } = await fakePair(dir);
+    const id = await underWay(center, ap1);
+    await expect(ap1.migrations.takeBack(id)).rejects.toMatchObject({ code: 'MOVER_TOO_LATE' });
+    await switchOver(center, ap1);
+    center.host.qemu.state = 'postmigrate';
+    center.host.mover.finish();
+    expect(await ended(center, id)).toMatchObject({ error: { code: 'MIGRATE_DEGRADED' } });
+    // it answers, and says that the VM runs there
+    await expect(center.migrations.takeBack(id)).rejects.toMatchObject({ code: 'MOVER_TARGET_ALIVE' });
+    center.connected = false;
+    expect(await center.migrations.takeBack(id)).toMatchObject({
+      state: 'failed',
+      error: { code: 'MOVER_TAKEN_BACK' },
+    });
+    expect(await center.ownership()).toMatchObject({ owner: 'center', generation: 3, state: 'owned' });
+    expect(center.host.qemu.state).toBe('running');
+    expect(center.vm.problem).toBeUndefined();
+    await expect(center.migrations.takeBack(id)).rejects.toMatchObject({ code: 'MIGRATE_ENDED' });
+    await expect(center.migrations.takeBack('mig-unknown')).rejects.toMatchObject({
+      code: 'MIGRATE_UNKNOWN',
+    });
+    center.kill();
+    const again = await startAgent(center.config, center.host);
+    expect(again.vm.problem).toBeUndefined();
+  });
+
   it('when the target became independent meanwhile: the source cleans up', async () => {
     await using dir = await tempDir();
     const { center, ap1 } = await fakePair(dir);

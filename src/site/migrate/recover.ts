@@ -24,6 +24,10 @@ export async function recoverMigrations(context: MigrateContext, add: AddEntry):
   }
   await removeStaleTargets(context);
   await removeStaleSockets(context, taken);
+  await context.residue.sweep(
+    (migration) => taken.has(migration),
+    (vmId) => context.vms.store.has(vmId),
+  );
 }
 
 async function activeFiles(context: MigrateContext): Promise<ActiveFile[]> {

@@ -3,12 +3,13 @@ import { asCloudapError } from '../../base/errors.ts';
 import type { MoverStatus, SourceMoverConfig } from '../../migration/mover/config.ts';
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { changeOwnership, readOwnership } from '../../migration/ownership.ts';
+import { migrationFail } from '../../migration/messages.ts';
 import { migrationRecordSchema } from '../../migration/record.ts';
 import { ABORT_TIMEOUT_MS, POSTCOPY_PREEMPT } from '../constants.ts';
 import { failMigrate, failSite } from '../errors.ts';
 import { readJson } from '../json-file.ts';
 import type { StoredVm } from '../vm/store.ts';
-import { contentOfVm } from './content.ts';
+import { contentLogFor, contentOfVm } from './content.ts';
 import { commonMoverConfig, type MigrateContext } from './context.ts';
 import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import { outcomeSchema, preparedSchema, type Outcome, type Prepare } from './messages.ts';
@@ -108,7 +109,8 @@ async function startMover(
   await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
   const mover = await context.backends.movers.start({
     role: 'source',
-    content: await contentOfVm(context, vm.definition),
+    content: await contentOfVm(context, vm.definition, info),
+    contentLog: await contentLogFor(context, entry),
     ...commonMoverConfig(
       context,
       info.migrationId,
@@ -224,11 +226,7 @@ export async function askAndSettle(
 ): Promise<void> {
   let outcome: Outcome['outcome'] = 'pending';
   try {
-    const params = { migrationId: entry.id };
-    const answer = await context
-      .peer(entry.info.peer)
-      .call('migration.outcome', params, { timeoutMs: context.timeouts.callMs });
-    outcome = outcomeSchema.parse(answer).outcome;
+    outcome = await outcomeAt(context, entry);
   } catch (error) {
     context.log.warn(
       { migration: entry.id, err: asCloudapError(error).message },
@@ -250,6 +248,46 @@ export async function askAndSettle(
   const why =
     outcome === 'running' ? 'it runs at the target' : `${entry.info.peer} does not say whether it took over`;
   await degrade(context, entry, vm, cause ?? failMigrate('MIGRATE_DEGRADED', why));
+}
+
+/**
+ * The operator gives a target up that is lost after the switch: the VM goes on here as it was when it was stopped. With a
+ * mover the migration ends by that; without one it is QEMU's own state and the ownership that are settled here.
+ * @throws MIGRATE_ENDED, MOVER_TOO_LATE, MOVER_TARGET_ALIVE, and what the steps throw
+ */
+export async function takeBack(context: MigrateContext, entry: MigrationEntry): Promise<void> {
+  if (entry.info.role !== 'source') throw migrationFail('MOVER_TOO_LATE', `ask at ${entry.info.peer}`);
+  if (entry.active) {
+    if (!entry.mover) throw migrationFail('MOVER_TOO_LATE', 'it has not switched yet: cancel it');
+    await entry.mover.takeBack();
+    await entry.ended;
+    return;
+  }
+  if (!entry.kept) throw failMigrate('MIGRATE_ENDED', entry.id);
+  const vm = context.vms.store.get(entry.info.vmId);
+  const answer = await outcomeAt(context, entry).catch(() => undefined);
+  if (answer === 'completed') {
+    await release(context, entry, vm);
+    throw failMigrate('MIGRATE_ENDED', entry.id);
+  }
+  if (answer !== undefined && answer !== 'aborted')
+    throw migrationFail('MOVER_TARGET_ALIVE', entry.info.peer);
+  const { ownershipFile } = vm.paths;
+  await context.vms.runningQemu(vm).takeBack({
+    ownershipPath: ownershipFile,
+    siteId: context.config.id,
+    generation: entry.info.generation,
+  });
+  await context.vms.setProblem(vm, undefined);
+  context.log.warn({ migration: entry.id, vm: vm.definition.id }, 'VM taken back');
+  await entry.end('failed', asApiError(migrationFail('MOVER_TAKEN_BACK')));
+}
+
+async function outcomeAt(context: MigrateContext, entry: MigrationEntry): Promise<Outcome['outcome']> {
+  const answer = await context
+    .peer(entry.info.peer)
+    .call('migration.outcome', { migrationId: entry.id }, { timeoutMs: context.timeouts.callMs });
+  return outcomeSchema.parse(answer).outcome;
 }
 
 async function degrade(

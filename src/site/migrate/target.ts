@@ -4,37 +4,39 @@ import { asCloudapError } from '../../base/errors.ts';
 import type { MoverStatus } from '../../migration/mover/config.ts';
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { readOwnership, type Ownership } from '../../migration/ownership.ts';
-import { EXPORT_HEADROOM_BYTES, MIGRATIONS_MAX } from '../constants.ts';
+import { DISK_RESERVE_BYTES, EXPORT_HEADROOM_BYTES, MIGRATIONS_MAX } from '../constants.ts';
 import { failMigrate, failPrepare } from '../errors.ts';
 import type { BaseImage } from '../ports.ts';
 import type { StoredVm } from '../vm/store.ts';
 import type { TargetFacts } from './checks.ts';
-import { contentOfVm } from './content.ts';
+import { contentLogFor, contentOfVm } from './content.ts';
 import { commonMoverConfig, type MigrateContext } from './context.ts';
 import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import type { Prepare } from './messages.ts';
 
 const MIB = 1024 * 1024;
 
-/** Gathers what the decision needs; touches nothing. */
+/** Gathers what the decision needs; touches nothing but residue that is in the way. */
 export async function targetFacts(
   context: MigrateContext,
   request: Prepare,
   migrations: number,
 ): Promise<TargetFacts> {
   const { config, vms, backends } = context;
-  const [image, freeDiskBytes, diskUsedBytes] = await Promise.all([
+  // a VM that comes is worth more than what those left that went; the check says whether that was enough
+  await context.residue.giveWay(DISK_RESERVE_BYTES + request.overlayBytes).catch(() => {});
+  const [image, freeDiskBytes, diskUsedBytes, machineProblem] = await Promise.all([
     backends.images.find(request.vm.image).catch((error: unknown) => {
       throw failPrepare('PREPARE_IMAGE_DAMAGED', asCloudapError(error).message, { cause: error });
     }),
     backends.disks.freeBytes(config.dataDir),
     vms.diskUsedBytes(),
+    backends.qemu.checkMachine(request.vm).then(
+      () => undefined,
+      (error: unknown) => asCloudapError(error).message,
+    ),
   ]);
   const { memoryMiB, diskMiB, vms: vmsMax } = config.capacity;
-  const machineProblem = await backends.qemu.checkMachine(request.vm).then(
-    () => undefined,
-    (error: unknown) => asCloudapError(error).message,
-  );
   return {
     machineProblem,
     site: config.id,
@@ -126,7 +128,8 @@ async function startMover(
     role: 'target',
     ...commonMoverConfig(context, entry.id, request.vm.id, request.source, !request.sourceDials),
     linkLossTimeoutMs: request.linkLossTimeoutMs,
-    content: await contentOfVm(context, request.vm),
+    content: await contentOfVm(context, request.vm, entry.info),
+    contentLog: await contentLogFor(context, entry),
     nbdSocket: entry.paths.nbdSocket,
     allocationSocket: entry.paths.allocationSocket,
     topPath: vm.top,

@@ -1,20 +1,35 @@
-import { chmod, constants, copyFile, stat, statfs } from 'node:fs/promises';
+import { chmod, constants, copyFile, readFile, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, relative } from 'node:path';
 import { run } from '../../base/process.ts';
 import { inspectDisk } from '../../content/images/inspect.ts';
-import { DISK_TOOL_TIMEOUT_MS } from '../constants.ts';
+import { DISK_TOOL_TIMEOUT_MS, EMPTY_DISK_MAX_BYTES, EMPTY_DISKS_KEPT } from '../constants.ts';
 import type { BaseImage, DiskBackend } from '../ports.ts';
 
 const STAT_BLOCK_BYTES = 512;
 
+/**
+ * Empty qcow2 files by their virtual size: `qemu-img` makes the same bytes each time, and a migration needs two of them
+ * before its target's QEMU can start.
+ */
+const empty = new Map<number, Buffer>();
+
+async function rememberEmpty(path: string, virtualBytes: number): Promise<void> {
+  if (empty.size >= EMPTY_DISKS_KEPT) return;
+  const bytes = await readFile(path);
+  if (bytes.length <= EMPTY_DISK_MAX_BYTES) empty.set(virtualBytes, bytes);
+}
+
 /** `qemu-img` in processes of its own, and what the file system says. */
 export const diskBackend: DiskBackend = {
   async createQcow2(path, virtualBytes, backing) {
+    const known = backing ? undefined : empty.get(virtualBytes);
+    if (known) return writeFile(path, known, { mode: 0o600, flag: 'wx' });
     const args = ['create', '-q', '-f', 'qcow2'];
     // -u: the size is given, so qemu-img need not open the base
     if (backing) args.push('-u', '-b', backing.path, '-F', backing.format);
     await run('qemu-img', [...args, path, String(virtualBytes)], { timeoutMs: DISK_TOOL_TIMEOUT_MS });
     await chmod(path, 0o600);
+    if (!backing) await rememberEmpty(path, virtualBytes);
   },
   async copy(from, to) {
     await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);

@@ -23,6 +23,8 @@ export interface VmManagerOptions {
   facts: QemuFacts;
   store: VmStore;
   log: Logger;
+  /** The VM has been removed for good. */
+  onRemoved?: (vmId: string) => void;
 }
 
 /** The life of this site's VMs: who has a QEMU, and what may be done to whom. */
@@ -32,6 +34,7 @@ export class VmManager {
   readonly #config: SiteConfig;
   readonly #backends: SiteBackends;
   readonly #log: Logger;
+  readonly #onRemoved: (vmId: string) => void;
   readonly #running = new Map<string, QemuHandle>();
   /** Memory promised to VMs whose QEMU is not there yet, MiB by VM id. */
   readonly #reservedMiB = new Map<string, number>();
@@ -44,6 +47,7 @@ export class VmManager {
     this.#config = options.config;
     this.#backends = options.backends;
     this.#log = options.log;
+    this.#onRemoved = options.onRemoved ?? (() => {});
   }
 
   qemu(vm: StoredVm): QemuHandle | undefined {
@@ -236,6 +240,7 @@ export class VmManager {
       await this.store.remove(vm);
     });
     this.#log.info({ vm: vm.definition.id }, 'VM removed');
+    this.#onRemoved(vm.definition.id);
   }
 
   /** @throws VM_NOT_RUNNING, VM_NO_SCREEN */

@@ -1,6 +1,6 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { endOutgoing } from '../../migration/outgoing.ts';
+import { endOutgoing, takeBack } from '../../migration/outgoing.ts';
 import type { QemuPaths } from '../../qemu/command-line.ts';
 import { describeChain } from '../../qemu/block-chain.ts';
 import { checkMachine } from '../../qemu/probe.ts';
@@ -92,6 +92,11 @@ class RealQemu implements QemuHandle {
     this.exited = qemu.exited.then(() => {});
   }
 
+  /** Where an outgoing migration that lost its mover is led to its end. */
+  get #recoverSocket(): string {
+    return `${dirname(this.#paths.moverQmp)}/recover.sock`;
+  }
+
   get identity(): ProcessIdentity {
     return this.#qemu.identity;
   }
@@ -126,13 +131,17 @@ class RealQemu implements QemuHandle {
   async resumeAfterFailedMigration(): Promise<void> {
     const { qmp } = this.#qemu;
     // also out of postcopy-paused, which a killed mover leaves and no cancel ends
-    await endOutgoing(qmp, { streamSocket: `${dirname(this.#paths.moverQmp)}/recover.sock` });
+    await endOutgoing(qmp, { streamSocket: this.#recoverSocket });
     const { running } = await qmp.queryStatus();
     if (!running) await qmp.cont();
   }
 
   async saveDevices(file: string, signal?: AbortSignal): Promise<void> {
     await saveDeviceState(this.#qemu.qmp, { socketPath: this.#paths.stateSocket, filePath: file, signal });
+  }
+
+  async takeBack(options: { ownershipPath: string; siteId: string; generation: number }): Promise<void> {
+    await takeBack(this.#qemu.qmp, { streamSocket: this.#recoverSocket, ...options });
   }
 
   async isIndependent(): Promise<boolean> {

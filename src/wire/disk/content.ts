@@ -159,6 +159,19 @@ export function referencesOfContent(payload: Buffer, lengthBytes: number): Conte
 }
 
 /**
+ * The sectors of a run, counted from its first, that travel: as bytes, or as references from this number on. What repeats one
+ * of them does not. @throws DISK_FRAME_CORRUPT
+ */
+export function travellingOfContent(payload: Buffer, lengthBytes: number, firstNumber: number): number[] {
+  const sectors: number[] = [];
+  for (const { kind, at, count, value } of readPieces(payload, lengthBytes).pieces) {
+    for (let i = 0; i < count; i++)
+      if (kind === DATA || (kind === REFERENCE && value + i >= firstNumber)) sectors.push(at + i);
+  }
+  return sectors;
+}
+
+/**
  * The run's bytes; `referenced` holds the pages that it refers to, one after the other.
  * @throws DISK_FRAME_CORRUPT, CODEC_*
  */

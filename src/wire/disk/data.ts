@@ -19,6 +19,7 @@ import {
   packContent,
   planContent,
   referencesOfContent,
+  travellingOfContent,
   unpackContent,
 } from './content.ts';
 import { fail } from './errors.ts';
@@ -155,6 +156,17 @@ export function referencesOf(frame: DataFrame, fileSizeBytes: number): ContentRe
   if (frame.codec !== CODEC_CONTENT) return undefined;
   const references = referencesOfContent(frame.payload, runBytes(frame.run, fileSizeBytes));
   return references.sectors.length > 0 ? references : undefined;
+}
+
+/**
+ * The sectors of a frame, counted from its first, that travel in it: as bytes, or as references from this number on.
+ * @throws DISK_FRAME_CORRUPT
+ */
+export function travelling(frame: DataFrame, fileSizeBytes: number, firstNumber: number): number[] {
+  const { codec, run, payload } = frame;
+  if (codec === CODEC_ZERO) return [];
+  if (codec === CODEC_CONTENT) return travellingOfContent(payload, runBytes(run, fileSizeBytes), firstNumber);
+  return Array.from({ length: run.count }, (_, at) => at);
 }
 
 /**

@@ -3,7 +3,7 @@ import { crc32 } from 'node:zlib';
 import { CODEC_RAW, CODEC_RLE, CODEC_ZSTD, type CodecId, zstdPack } from '../codec.ts';
 import { rleEncode } from '../rle.ts';
 import { FRAME_RAW_MAX_BYTES, PACK_LATER_MIN_BYTES, PAGE_BYTES } from './constants.ts';
-import { type ContentLookup, SentWindow } from './content.ts';
+import { type ContentLookup, type ResidueRule, SentWindow } from './content.ts';
 import { RunningCrc } from './crc.ts';
 import { FRAME_HEADER_BYTES, MEMORY_HEADER_BYTES, writeFrameHeader } from './frame.ts';
 import { TOKEN_BLANK, TOKEN_DATA, TOKEN_REFERENCE, TOKEN_REPEAT, TOKEN_ZERO, TokenWriter } from './tokens.ts';
@@ -21,6 +21,8 @@ export interface EncodedFrame {
   /** Of the others: those that the far side holds, and those that were sent before. */
   readonly referencedPages: number;
   readonly repeatedPages: number;
+  /** Of the references: those to residue. */
+  readonly residuePages: number;
   /** The bodies of the references, in order: what the far side is sent if it cannot make them itself. */
   readonly referenced?: Buffer;
 }
@@ -71,6 +73,8 @@ export class MemoryBatch {
   #referenced: Buffer = Buffer.alloc(0);
   #referencedPages = 0;
   #repeatedPages = 0;
+  #residue: ResidueRule | undefined;
+  #residuePages = 0;
 
   constructor(options: MemoryBatchOptions) {
     this.#codec = options.codec;
@@ -81,8 +85,9 @@ export class MemoryBatch {
   }
 
   /** Names pages instead of sending them from here on; call it before the first page. */
-  useContent(content: ContentLookup | undefined, repeatPages: number): void {
+  useContent(content: ContentLookup | undefined, repeatPages: number, residue?: ResidueRule): void {
     this.#content = content;
+    this.#residue = residue;
     this.#sent = new SentWindow(repeatPages);
     // What stands in few bytes need not make the rest travel in small, badly compressed batches.
     this.#rawLimitBytes = Math.min(FRAME_RAW_MAX_BYTES, NAMED_RAW_FACTOR * this.#limitBytes);
@@ -144,10 +149,15 @@ export class MemoryBatch {
     if (number >= 0) {
       buf.copy(this.#referenced, this.#referencedPages * PAGE_BYTES, body, end);
       this.#referencedPages++;
+      if (this.#residue && number >= this.#residue.firstNumber) {
+        this.#residuePages++;
+        this.#residue.sink?.add(buf, body);
+      }
       this.#tokens.entry(TOKEN_REFERENCE, number, page, buf, nameStart, nameEnd);
       return;
     }
     sent.remember(buf, body, crc);
+    this.#residue?.sink?.add(buf, body);
     this.#addBody(buf, body, end);
     this.#tokens.page(TOKEN_DATA, page, buf, nameStart, nameEnd);
   }
@@ -211,6 +221,7 @@ export class MemoryBatch {
         dataPages: this.#dataPages,
         referencedPages: this.#referencedPages,
         repeatedPages: this.#repeatedPages,
+        residuePages: this.#residuePages,
         ...(this.#referencedPages === 0
           ? {}
           : { referenced: Buffer.from(this.#referenced.subarray(0, this.#referencedPages * PAGE_BYTES)) }),
@@ -218,6 +229,7 @@ export class MemoryBatch {
     };
     this.#referencedPages = 0;
     this.#repeatedPages = 0;
+    this.#residuePages = 0;
     this.rawBytes = 0;
     this.#bodiesLength = 0;
     this.#zeroPages = 0;

@@ -11,7 +11,7 @@ import {
   ramStream,
 } from '../../../test/kit/qemuStream.ts';
 import { zstdPackLater } from '../codec.ts';
-import { type ContentLookup, RepeatWindow, SentWindow } from './content.ts';
+import { type ContentLookup, RepeatWindow, type PageSink, type ResidueRule, SentWindow } from './content.ts';
 import {
   type EncodedFrame,
   PAGE_BYTES,
@@ -62,16 +62,25 @@ function shelfOf(stream: Buffer, every: number): Shelf {
   return shelf;
 }
 
+/** What one end notes. */
+class Noted implements PageSink {
+  readonly pages: Buffer[] = [];
+  add(buf: Buffer, start: number): void {
+    this.pages.push(Buffer.from(buf.subarray(start, start + PAGE_BYTES)));
+  }
+}
+
 function encode(
   chunks: Iterable<Buffer>,
   options: StreamEncoderOptions,
   content: ContentLookup | undefined,
   repeatPages: number,
   between: (encoder: StreamEncoder, count: number) => void = () => {},
+  residue?: ResidueRule,
 ): { frames: EncodedFrame[]; encoder: StreamEncoder } {
   const frames: EncodedFrame[] = [];
   const encoder = new StreamEncoder(options, (frame) => frames.push(frame));
-  encoder.useContent(content, repeatPages);
+  encoder.useContent(content, repeatPages, residue);
   let count = 0;
   for (const chunk of chunks) {
     const own = Buffer.from(chunk);
@@ -93,8 +102,10 @@ describe('what is encoded decodes to the same bytes', () => {
         fc.constantFrom(0, 1, 2, 5, 1000),
         fc.constantFrom('raw' as const, 'rle' as const, 'zstd' as const),
         fc.option(fc.nat(20), { nil: undefined }),
-        (stream, sizes, every, window, codec, dropAfter) => {
+        fc.nat(6),
+        (stream, sizes, every, window, codec, dropAfter, firstNumber) => {
           const shelf = shelfOf(stream, every);
+          const [sent, received] = [new Noted(), new Noted()];
           const { frames, encoder } = encode(
             chunksOf(stream, sizes),
             { mode, codec, frameRawBytes: 8192 },
@@ -104,9 +115,11 @@ describe('what is encoded decodes to the same bytes', () => {
               if (count % 5 === 3) running.flush();
               if (count === dropAfter) running.dropContent();
             },
+            { firstNumber, sink: sent },
           );
           const reuseOutput = every === 2;
-          const decoder = new StreamDecoder({ repeatPages: window, reuseOutput });
+          const residue = { firstNumber, sink: received };
+          const decoder = new StreamDecoder({ repeatPages: window, reuseOutput, residue });
           let references = 0;
           const output = frames.map((frame) => {
             const bodies = frame.kind === 'memory' ? shelf.bodies(frame.payload) : undefined;

@@ -10,6 +10,21 @@ export interface ContentLookup {
   find(buf: Buffer, start: number, crc: number): number;
 }
 
+/** Takes pages, `buf[start, start + PAGE_BYTES)`, one after the other; it copies what it keeps. */
+export interface PageSink {
+  add(buf: Buffer, start: number): void;
+}
+
+/**
+ * What the two ends of a channel note alike: residue (content/residue) is what a site keeps of a VM that left. The sink gets
+ * the bodies that travel as bytes and those of references to residue, in the order of the stream.
+ */
+export interface ResidueRule {
+  /** References from this number on are to residue; those below are to content that stays. */
+  readonly firstNumber: number;
+  readonly sink?: PageSink | undefined;
+}
+
 /** How many bodies a channel's two ends keep; asked for more, they take REPEAT_WINDOW_MAX_PAGES. */
 function windowPages(pages: number): number {
   return Math.max(0, Math.min(REPEAT_WINDOW_MAX_PAGES, Math.floor(pages)));

@@ -4,7 +4,7 @@ import { MEMORY_FRAME_RAW_LIMIT_BYTES } from './constants.ts';
 import type { KindStats } from './encoder.ts';
 import { fail } from './errors.ts';
 import { FRAME_HEADER_BYTES, type FrameHeader, readFrameHeader } from './frame.ts';
-import { RepeatWindow } from './content.ts';
+import { RepeatWindow, type ResidueRule } from './content.ts';
 import { decodeMemory, referencesOf } from './memory.ts';
 
 /**
@@ -14,6 +14,7 @@ import { decodeMemory, referencesOf } from './memory.ts';
  */
 export class StreamDecoder {
   readonly #window: RepeatWindow;
+  readonly #residue: ResidueRule | undefined;
   readonly #stats = {
     memory: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
     device: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
@@ -24,9 +25,16 @@ export class StreamDecoder {
 
   /**
    * `repeatPages` must be what the encoder was given. With `reuseOutput` a result is valid until the next `push`: a
-   * megabyte less to allocate, and to collect, for each frame.
+   * megabyte less to allocate, and to collect, for each frame. The sink of `residue` gets what the encoder's gets.
    */
-  constructor(options: { readonly repeatPages?: number; readonly reuseOutput?: boolean } = {}) {
+  constructor(
+    options: {
+      readonly repeatPages?: number;
+      readonly reuseOutput?: boolean;
+      readonly residue?: ResidueRule | undefined;
+    } = {},
+  ) {
+    this.#residue = options.residue;
     this.#window = new RepeatWindow(options.repeatPages ?? 0);
     this.#output = options.reuseOutput ? Buffer.allocUnsafeSlow(MEMORY_FRAME_RAW_LIMIT_BYTES) : undefined;
   }
@@ -51,7 +59,12 @@ export class StreamDecoder {
     const out =
       header.kind === 'device'
         ? decodeBlock(header.codec, frame.subarray(FRAME_HEADER_BYTES), header.rawBytes)
-        : decodeMemory(frame, header, { window: this.#window, referenced, output: this.#output });
+        : decodeMemory(frame, header, {
+            window: this.#window,
+            residue: this.#residue,
+            referenced,
+            output: this.#output,
+          });
     this.#check(out, header);
     const stats = this.#stats[header.kind];
     stats.bytesRaw += out.length;

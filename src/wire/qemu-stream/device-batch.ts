@@ -56,6 +56,7 @@ export class DeviceBatch {
       dataPages: 0,
       referencedPages: 0,
       repeatedPages: 0,
+      residuePages: 0,
     };
   }
 }

@@ -9,7 +9,7 @@ import {
   SECTION_PART,
   SECTION_START,
 } from './constants.ts';
-import type { ContentLookup } from './content.ts';
+import type { ContentLookup, ResidueRule } from './content.ts';
 import { DeviceBatch } from './device-batch.ts';
 import { fail } from './errors.ts';
 import { type PageCounts, PageLedger } from './pages.ts';
@@ -74,6 +74,8 @@ export interface StreamStats extends PageCounts {
   /** Pages that travelled as a reference to what the far side holds, and as a repeat of what was sent before. */
   readonly pagesReferenced: number;
   readonly pagesDuplicate: number;
+  /** Of the references: those to residue. */
+  readonly pagesFromResidue: number;
   /** `live` until PACKAGED was seen, `postcopy` from then on, `rest` when nothing is parsed any more. */
   readonly stage: 'live' | 'postcopy' | 'rest';
   readonly restReason?: RestReason;
@@ -100,6 +102,7 @@ export class StreamEncoder {
   };
   #pagesReferenced = 0;
   #pagesDuplicate = 0;
+  #pagesFromResidue = 0;
   #blocks: readonly RamBlock[] = [];
   #stage: StreamStats['stage'] = 'live';
   #restReason: RestReason | undefined;
@@ -146,10 +149,11 @@ export class StreamEncoder {
 
   /**
    * Before the first `push`: pages are named where the far side holds them (`content`) or where one of the last
-   * `repeatPages` bodies was the same. The decoder must be given the same `repeatPages`.
+   * `repeatPages` bodies was the same. The decoder must be given the same `repeatPages`, and, for its sink to get the same
+   * pages, the same `residue.firstNumber`.
    */
-  useContent(content: ContentLookup | undefined, repeatPages: number): void {
-    this.#memory.useContent(content, repeatPages);
+  useContent(content: ContentLookup | undefined, repeatPages: number, residue?: ResidueRule): void {
+    this.#memory.useContent(content, repeatPages, residue);
   }
 
   /** The far side's content is not what it should be: no more references. */
@@ -179,6 +183,7 @@ export class StreamEncoder {
       sinceMark: this.#ledger.sinceMark(),
       pagesReferenced: this.#pagesReferenced,
       pagesDuplicate: this.#pagesDuplicate,
+      pagesFromResidue: this.#pagesFromResidue,
       stage: this.#stage,
       ...(this.#restReason === undefined ? {} : { restReason: this.#restReason }),
     };
@@ -211,6 +216,7 @@ export class StreamEncoder {
     stats.frames++;
     this.#pagesReferenced += frame.referencedPages;
     this.#pagesDuplicate += frame.repeatedPages;
+    this.#pagesFromResidue += frame.residuePages;
     return frame;
   }
 

@@ -1,7 +1,7 @@
 /** Decoding of memory frames: tokens and bodies back to RAM records. Everything in a frame is checked before use. */
 import { CODEC_RLE, CODEC_ZSTD, zstdUnpack } from '../codec.ts';
 import { rleDecode } from '../rle.ts';
-import type { RepeatWindow } from './content.ts';
+import type { RepeatWindow, ResidueRule } from './content.ts';
 import { PAGE_BYTES, PAGE_NUMBER_LIMIT, RAM_CONTINUE, RAM_PAGE, RAM_ZERO } from './constants.ts';
 import { fail } from './errors.ts';
 import { type FrameHeader, MEMORY_HEADER_BYTES } from './frame.ts';
@@ -21,6 +21,7 @@ import {
 /** What a frame may need besides its own bytes. */
 export interface DecodeContext {
   readonly window: RepeatWindow;
+  readonly residue?: ResidueRule | undefined;
   /** The bodies of the frame's references, in order of use. */
   readonly referenced: Buffer | undefined;
   /** Room for any frame; without it each gets its own. */
@@ -74,12 +75,15 @@ class MemoryDecode {
   readonly #reader: TokenReader;
   readonly #window: RepeatWindow;
   readonly #referenced: Buffer | undefined;
+  readonly #residue: ResidueRule | undefined;
   #bodyAt = 0;
   #referencedAt = 0;
   #outAt = 0;
   #page = 0;
   /** Of the run of repeats at hand: how far back the next body is. */
   #back = 0;
+  /** Of the run of references at hand: the next number. */
+  #number = 0;
   #nameStart = 0;
   #nameEnd = -1;
 
@@ -92,6 +96,7 @@ class MemoryDecode {
       throw fail('STREAM_CONTENT', `${references} pages`);
     this.#window = context.window;
     this.#referenced = context.referenced;
+    this.#residue = context.residue;
     this.#reader = new TokenReader(frame, MEMORY_HEADER_BYTES, end, corrupt);
     if (bodiesLength > header.rawBytes) throw corrupt('bodies longer than what they decode to');
     const packed = frame.subarray(end);
@@ -116,8 +121,7 @@ class MemoryDecode {
       case TOKEN_DATA:
       case TOKEN_BLANK:
       case TOKEN_REFERENCE:
-        // The number of the first page was read by `referencesOf`.
-        if (token === TOKEN_REFERENCE) this.#reader.number();
+        if (token === TOKEN_REFERENCE) this.#number = this.#reader.number();
         this.#records(token, value, RAM_PAGE, PAGE_BYTES);
         break;
       case TOKEN_REPEAT:
@@ -218,6 +222,7 @@ class MemoryDecode {
       throw corrupt('a run-length encoded page');
     this.#bodyAt = start + length;
     this.#window.add(this.#out, this.#outAt);
+    this.#residue?.sink?.add(this.#out, this.#outAt);
   }
 
   #reference(): void {
@@ -225,6 +230,8 @@ class MemoryDecode {
     if (!this.#referenced || at === this.#referenced.length) throw corrupt('number of references');
     this.#referenced.copy(this.#out, this.#outAt, at, at + PAGE_BYTES);
     this.#referencedAt = at + PAGE_BYTES;
+    if (this.#residue && this.#number++ >= this.#residue.firstNumber)
+      this.#residue.sink?.add(this.#out, this.#outAt);
   }
 
   #repeat(): void {
