@@ -18,10 +18,10 @@ export const CODEC_STEPS: readonly CodecStep[] = [
   { zstdLevel: 0, cost: 0 },
   { zstdLevel: 1, cost: 1 },
   { zstdLevel: 2, cost: 1.3 },
-  { zstdLevel: 3, cost: 1.6 },
-  { zstdLevel: 5, cost: 3.7 },
+  { zstdLevel: 3, cost: 1.5 },
+  { zstdLevel: 5, cost: 3.6 },
   { zstdLevel: 6, cost: 4.9 },
-  { zstdLevel: 9, cost: 7.5 },
+  { zstdLevel: 9, cost: 7 },
 ];
 const START = 1;
 
