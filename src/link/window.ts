@@ -14,6 +14,8 @@ import { MAX_FRAGMENT_BYTES } from '../wire/link/constants.ts';
 
 /** By so much the window is raised to probe. */
 const PROBE_MS = QUEUE_TARGET_MS / 2;
+/** A link that has become slower is seen as such in so many rounds. */
+const FORGET_ROUNDS = 3;
 /** Of what the window is to gain, so many times as much a round trip: 1 - 1/e^2 of it. */
 const GROWTH_A_ROUND = 2;
 
@@ -64,6 +66,8 @@ export class WindowModel {
   #nextProbeRound = 0;
   #beforeProbeRate = 0;
   #slackMs = 0;
+  /** Rounds in a row whose queue made us forget what the rate was. */
+  #forgotten = 0;
   #emptyHoldMs = 0;
   #burstFromMs = 0;
   #burstBytes = 0;
@@ -232,10 +236,18 @@ export class WindowModel {
     } else if (this.#phase !== 'steady') this.#enter('steady', 1);
   }
 
-  /** A queue that stood throughout the round, longer than the window was to make it: the link has become slower. */
+  /**
+   * A queue that stood throughout the round, longer than the window was to make it: the link has become slower, and what
+   * it was before does not count. If it stands nevertheless, it is not ours: giving way to whoever fills it would not end.
+   */
   #forgetRates(roundRate: number, roundMinRttMs: number): void {
     const queueMs = roundMinRttMs - (this.#minRttMs ?? roundMinRttMs);
-    if (roundRate === 0 || !(queueMs > this.#slackMs + this.#burstMs + 3 * QUEUE_TARGET_MS)) return;
+    if (!(queueMs > this.#slackMs + this.#burstMs + 3 * QUEUE_TARGET_MS)) {
+      this.#forgotten = 0;
+      return;
+    }
+    if (roundRate === 0 || this.#forgotten === FORGET_ROUNDS) return;
+    this.#forgotten += 1;
     this.#rateByRound = [{ round: this.#round, rate: roundRate }];
   }
 
@@ -304,7 +316,7 @@ export class WindowModel {
     if (this.#startupFlatRounds >= 3 || (this.#startupBestRate > 0 && queueGrows)) this.#measureEmpty();
   }
 
-  /** One target more of window: did the rate follow by at least half of what it would, were the window the limit? */
+  /** PROBE_MS more of window: did the rate follow by at least half of what it would, were the window the limit? */
   #probeEnded(roundRate: number): void {
     const baseMs = this.#baseMs();
     const wouldGrow = PROBE_MS / baseMs;
