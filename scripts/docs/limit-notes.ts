@@ -53,6 +53,28 @@ export const limitNotes: Notes = {
       why: 'The file of a page index with all its entries',
     },
   },
+  'src/content/staging/constants.ts': {
+    MAX_STAGE_CONTROL_BYTES: {
+      crossed: '`STAGE_PROTOCOL`',
+      test: 'test/content/staging.test.ts: ends with a code whatever the source sends',
+    },
+    ARTEFACT_FILES_MAX: { crossed: '`STAGE_PROTOCOL`' },
+    PARTS_MAX_AGE_MS: {
+      crossed: 'they are removed',
+      test: 'test/content/staging.test.ts: are removed when they are old or too many',
+      why: 'Age of a part of an image or template that never became whole',
+    },
+    PARTS_MAX: {
+      crossed: 'the oldest are removed',
+      test: 'test/content/staging.test.ts: are removed when they are old or too many',
+      why: 'Parts of images or templates that never became whole',
+    },
+    STAGE_RESERVE_BYTES: {
+      crossed: '`STAGE_NO_SPACE`',
+      test: 'src/site/stage/manager.test.ts: is refused with a code before anything is made',
+    },
+    STAGE_CLOSE_TIMEOUT_MS: { crossed: 'the link is closed all the same' },
+  },
   'src/content/templates/constants.ts': {
     MAX_TEMPLATES: { crossed: 'the rest is not listed' },
   },
@@ -470,6 +492,13 @@ export const limitNotes: Notes = {
     RFB_REFRESH_TIMEOUT_MS: { crossed: '`RFB_TIMEOUT`' },
   },
   'src/site/constants.ts': {
+    PUSHES_MAX: {
+      crossed: '`STAGE_TOO_MANY`',
+      test: 'src/site/stage/manager.test.ts: are not more than so many',
+    },
+    PUSHES_LISTED: { crossed: 'the oldest are forgotten' },
+    PUSH_LOSS_TIMEOUT_MS: { crossed: '`LINK_LOST`; what has arrived stays' },
+    STAGE_END_TIMEOUT_MS: { crossed: 'SIGKILL; what was noted last stays' },
     SOCKET_PATH_MAX_BYTES: {
       crossed: '`CONFIG_PATH_TOO_LONG`',
       test: 'src/site/config.test.ts: refuses a runtime directory in which sockets have no room',
@@ -559,6 +588,12 @@ export const limitNotes: Notes = {
     ZSTD_WINDOW_LOG_MAX: {
       crossed: '`CODEC_CORRUPT`',
       why: 'Memory that a block from a peer may make the decoder use: 8 MiB',
+    },
+  },
+  'src/wire/stage/constants.ts': {
+    MAX_STAGE_BYTES: {
+      crossed: '`STAGE_FRAME_INVALID`',
+      test: 'src/wire/stage/frames.test.ts: hold their limits before they unpack',
     },
   },
   'src/wire/disk/constants.ts': {
@@ -768,6 +803,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/content/images/constants.ts': ['COPY_CHUNK_BYTES'],
   'src/content/pages/constants.ts': ['READ_CHUNK_BYTES', 'READS_AHEAD'],
   'src/content/residue/constants.ts': ['LOG_CHUNK_BYTES'],
+  'src/content/staging/constants.ts': ['ZERO_RUN_BYTES', 'JOURNAL_BYTES'],
   'src/link/constants.ts': [
     'PING_INTERVAL_MS',
     'PING_BURST',
@@ -787,7 +823,12 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/nbd/constants.ts': ['NBD_COALESCE_BYTES'],
   'src/qemu/constants.ts': ['QEMU_CONNECT_RETRY_MS', 'QEMU_WATCH_INTERVAL_MS', 'TCG_TB_SIZE_MIB'],
   'src/qemu/rfb/constants.ts': ['KEY_DELAY_MS'],
-  'src/site/constants.ts': ['EVENT_INTERVAL_MS', 'GATEWAY_WATCH_INTERVAL_MS', 'TEMPLATE_READY_POLL_MS'],
+  'src/site/constants.ts': [
+    'EVENT_INTERVAL_MS',
+    'GATEWAY_WATCH_INTERVAL_MS',
+    'STAGE_STATUS_INTERVAL_MS',
+    'TEMPLATE_READY_POLL_MS',
+  ],
   'src/wire/qemu-stream/constants.ts': ['FRAME_RAW_BYTES', 'PACK_LATER_MIN_BYTES', 'REPEAT_WINDOW_PAGES'],
 };
 
@@ -825,4 +866,5 @@ export const notLimits: Readonly<Record<string, readonly string[]>> = {
     'COMMAND_.*',
   ],
   'src/wire/rle.ts': ['MAX_COUNT', 'MIN_WORD_RUN'],
+  'src/wire/stage/constants.ts': ['STAGE_.*'],
 };

@@ -113,3 +113,14 @@ export const TEMPLATE_BUILDS_KEPT = 32;
 /** Empty qcow2 files that an agent remembers, one a virtual size, and the largest: 196 KiB for disks of up to 2 TiB. */
 export const EMPTY_DISKS_KEPT = 16;
 export const EMPTY_DISK_MAX_BYTES = 1024 * 1024;
+
+/** Pushes of images and templates that a site may take part in at once, both directions together. */
+export const PUSHES_MAX = 4;
+/** Pushes that have ended and are remembered until the agent ends. */
+export const PUSHES_LISTED = 100;
+/** How long the link of a push may be cut until the attempt is given up: nothing waits for it, and it can be resumed. */
+export const PUSH_LOSS_TIMEOUT_MS = 120_000;
+/** How often the process of a push tells how far it is. */
+export const STAGE_STATUS_INTERVAL_MS = 200;
+/** How long the process of a push may take to note where it is when its agent ends. */
+export const STAGE_END_TIMEOUT_MS = 10_000;

@@ -160,7 +160,7 @@ export const failPrepare = errorCatalogue({
   },
   PREPARE_NO_IMAGE: {
     summary: 'the base image is not at the target',
-    remedy: 'Stage it there first: `cloudap image import` or `cloudap image build` at the target site.',
+    remedy: 'Bring it there first: `cloudap image push IMAGE --to SITE`.',
   },
   PREPARE_IMAGE_DAMAGED: {
     summary: 'the base image at the target differs from the source’s',

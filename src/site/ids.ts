@@ -19,5 +19,9 @@ export const vmNameSchema = z
 /** Also the route of the data link, and a part of socket paths: short. */
 export const migrationIdSchema = z.string().regex(/^mig-[0-9a-f]{12}$/);
 
+/** As a migration's. */
+export const pushIdSchema = z.string().regex(/^psh-[0-9a-f]{12}$/);
+
 export const newVmId = (): string => `vm-${randomBytes(6).toString('hex')}`;
 export const newMigrationId = (): string => `mig-${randomBytes(6).toString('hex')}`;
+export const newPushId = (): string => `psh-${randomBytes(6).toString('hex')}`;

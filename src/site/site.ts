@@ -17,6 +17,8 @@ import { MigrationManager } from './migrate/manager.ts';
 import { makeRuntimeDir, removeRuntimeDir, sitePaths, type SitePaths } from './paths.ts';
 import { Peers } from './peers.ts';
 import type { QemuFacts, SiteBackends } from './ports.ts';
+import { PushManager } from './stage/manager.ts';
+import { artefactStores } from './stage/stores.ts';
 import { TemplateBuilds } from './templates/builds.ts';
 import { viewTemplate, vmsOfTemplate } from './templates/view.ts';
 import { loadTls } from './tls.ts';
@@ -40,6 +42,7 @@ export class Site {
   readonly log: Logger;
   readonly vms: VmManager;
   readonly migrations: MigrationManager;
+  readonly pushes: PushManager;
   readonly residue: ResidueStore;
   readonly builds: TemplateBuilds;
   readonly #backends: SiteBackends;
@@ -76,15 +79,25 @@ export class Site {
       onRemoved: (vmId) => void forgetVm({ residue: this.residue, log, peers: () => this.peers }, vmId),
     });
     this.builds = new TemplateBuilds({ paths: this.paths, backends, vms: this.vms }, log);
-    this.migrations = new MigrationManager({
+    const common = {
       config,
       paths: this.paths,
+      log,
+      peer: (site: string) => this.peers.get(site),
+      dialAddress: (site: string) => config.link.dial.find((entry) => entry.site === site)?.address,
+    };
+    this.pushes = new PushManager({
+      ...common,
+      stores: artefactStores(this.paths),
+      prepareTimeoutMs: PREPARE_TIMEOUT_MS,
+      giveWay: (freeBytes) => this.residue.giveWay(freeBytes),
+    });
+    this.migrations = new MigrationManager({
+      ...common,
       backends,
       vms: this.vms,
+      onActivity: () => this.pushes.pause(this.migrations.hasActive),
       residue: this.residue,
-      log,
-      peer: (site) => this.peers.get(site),
-      dialAddress: (site) => config.link.dial.find((entry) => entry.site === site)?.address,
       closing: this.#closing.signal,
       timeouts: {
         sourceMoverMs: SOURCE_MOVER_TIMEOUT_MS,
@@ -117,6 +130,7 @@ export class Site {
       await site.builds.recover();
       // before the connections: nobody may ask for what is not settled yet; what hangs on a target's word is asked then
       await site.migrations.recover();
+      await site.pushes.recover();
       await site.#connect(tls);
       await site.#serve();
       log.info({ accelerator: facts.accelerator, qemu: facts.version }, 'site ready');
@@ -141,6 +155,8 @@ export class Site {
         'migration.prepare': (params, { signal }) => migrations.prepare(site, params, signal),
         'migration.abort': (params) => migrations.abort(site, params),
         'migration.outcome': (params) => migrations.outcome(site, params),
+        'stage.prepare': (params) => this.pushes.prepare(site, params),
+        'stage.abort': (params) => this.pushes.abort(site, params),
         'residue.forget': (params) => forgetResidue(this.residue, site, params),
       }),
       onConnected: (site) => {
@@ -258,6 +274,7 @@ export class Site {
   async #close(endGateway: boolean): Promise<void> {
     this.#closing.abort();
     await this.#api?.close();
+    await this.pushes.close();
     await this.#gateway?.close(endGateway);
     await this.#peers?.close();
     await this.builds.close();

@@ -133,6 +133,7 @@ describe('command lines', () => {
     '--nope',
     'vm ls --nope',
     'vm create',
+    'vm create x --socket /nowhere.sock',
     'nothing',
     '',
     'vm ls',

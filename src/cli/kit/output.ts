@@ -57,7 +57,12 @@ export function reportError(output: Output, thrown: unknown, json: boolean): num
   return exitCode(error);
 }
 
-const cancelled: ReadonlySet<string> = new Set(['CANCELLED', 'MIGRATE_CANCELLED', 'TEMPLATE_CANCELLED']);
+const cancelled: ReadonlySet<string> = new Set([
+  'CANCELLED',
+  'MIGRATE_CANCELLED',
+  'STAGE_CANCELLED',
+  'TEMPLATE_CANCELLED',
+]);
 
 function exitCode(error: CloudapError): number {
   if (error.code === 'USAGE') return EXIT_USAGE;

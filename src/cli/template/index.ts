@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import type { CliContext } from '../kit/command.ts';
 import build from './build.ts';
 import ls from './ls.ts';
+import push from './push.ts';
 import rm from './rm.ts';
 import verify from './verify.ts';
 
@@ -9,7 +10,7 @@ export default function template(context: CliContext): Command {
   const group = new Command('template')
     .description('frozen VMs of a site, from which others go on at once')
     .helpCommand(false);
-  for (const make of [build, ls, rm, verify]) group.addCommand(make(context));
+  for (const make of [build, ls, push, rm, verify]) group.addCommand(make(context));
   return group.addHelpText(
     'after',
     `

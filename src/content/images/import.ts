@@ -38,6 +38,25 @@ export async function importDisk(
   return { format, virtualSizeBytes: taken.virtualSizeBytes, ...file };
 }
 
+/**
+ * Judges a disk that another site has sent as the disk of an image: like one that is imported, whatever the manifest says.
+ * @throws IMAGE_HAS_BACKING, IMAGE_CORRUPT; all of `inspectDisk`
+ */
+export async function judgeStagedDisk(
+  path: string,
+  disk: Pick<ImageContent['disk'], 'format' | 'virtualSizeBytes'>,
+  call: LongCall,
+): Promise<void> {
+  const found = await inspectDisk(path, disk.format);
+  if (found.backing !== undefined) throw fail('IMAGE_HAS_BACKING', found.backing);
+  if (found.virtualSizeBytes !== disk.virtualSizeBytes)
+    throw fail(
+      'IMAGE_CORRUPT',
+      `a disk of ${found.virtualSizeBytes} instead of ${disk.virtualSizeBytes} bytes`,
+    );
+  if (disk.format === 'qcow2') await checkQcow2(path, call);
+}
+
 async function checkQcow2(path: string, { signal, onProgress }: LongCall): Promise<void> {
   onProgress?.({ step: 'check', doneBytes: 0, totalBytes: 1 });
   try {

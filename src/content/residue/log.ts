@@ -72,6 +72,7 @@ export class ContentLog implements AsyncDisposable {
   #room: PromiseWithResolvers<void> | undefined;
   #heldMs = 0;
   #bytes = 0;
+  #takesMore = true;
   #state: 'open' | 'given-up' | 'finished' = 'open';
   #removed: Promise<void> | undefined;
 
@@ -104,7 +105,7 @@ export class ContentLog implements AsyncDisposable {
 
   /** Takes a sector of the overlay, however often and in whatever order; the same every time. */
   put(sector: number, buf: Buffer, start: number): void {
-    if (this.#state !== 'open') return;
+    if (this.#state !== 'open' || !this.#takesMore) return;
     if (this.#sectorCount === LOG_SECTORS_MAX)
       return this.giveUp(fail('RESIDUE_LOG_FULL', `${LOG_SECTORS_MAX} sectors`));
     if (this.#sectorCount === this.#sectors.length) {
@@ -132,13 +133,17 @@ export class ContentLog implements AsyncDisposable {
     this.#state = 'given-up';
     this.#goOn();
     this.#free.length = 0;
-    for (const part of Object.values(this.#parts)) part.chunk = undefined;
+    for (const part of Object.values(this.#parts)) {
+      part.chunk = undefined;
+      part.full = [];
+    }
     if (error) this.#options.onGivenUp(error);
     this.#removed = this.#remove();
   }
 
   /** Writes the rest and says that the log is whole; false where it was given up. Never rejects. */
   async finish(): Promise<boolean> {
+    this.#takesMore = false;
     if (this.#state === 'open') {
       for (const part of Object.values(this.#parts)) this.#close(part);
       try {
@@ -161,7 +166,7 @@ export class ContentLog implements AsyncDisposable {
   }
 
   #add(part: Part, buf: Buffer, start: number): void {
-    if (this.#state !== 'open') return;
+    if (this.#state !== 'open' || !this.#takesMore) return;
     this.#bytes += PAGE_BYTES;
     if (this.#bytes > this.#options.maxBytes)
       return this.giveUp(fail('RESIDUE_LOG_FULL', `more than ${this.#options.maxBytes} bytes`));

@@ -6,7 +6,7 @@ import { migrationRecordSchema } from '../record.ts';
 import { migrationStates, type MigrationState } from '../state.ts';
 
 /** How a mover reaches the other mover: APs sit behind NAT and dial, the center listens behind its gateway. */
-const linkSchema = z.discriminatedUnion('mode', [
+export const linkConfigSchema = z.discriminatedUnion('mode', [
   z.object({
     mode: z.literal('dial'),
     /** The other site's gateway, or (without a route) the other mover itself. */
@@ -19,6 +19,9 @@ const linkSchema = z.discriminatedUnion('mode', [
   /** The gateway splices route `<basename of socketPath without .sock>` to this socket. */
   z.object({ mode: z.literal('listen'), socketPath: z.string() }),
 ]);
+
+/** PEM files. */
+export const tlsConfigSchema = z.object({ caPath: z.string(), certPath: z.string(), keyPath: z.string() });
 
 /**
  * How pages of memory, and blocks of the disk, travel. `content` refers to pages that the target has in files and repeats
@@ -36,8 +39,8 @@ const common = {
   rpcSocket: z.string(),
   logPath: z.string(),
   recordPath: z.string(),
-  link: linkSchema,
-  tls: z.object({ caPath: z.string(), certPath: z.string(), keyPath: z.string() }),
+  link: linkConfigSchema,
+  tls: tlsConfigSchema,
   /** QMP monitor of this side's QEMU that belongs to the mover. */
   qmpSocket: z.string(),
   /** Unix socket of the QEMU migration stream: the source mover listens on it, the target's QEMU does. */

@@ -8,7 +8,10 @@ import type { MoverConfig } from './config.ts';
 const CONNECT_TIMEOUT_MS = 30_000;
 
 /** Opens this side's end of the link session; it connects by itself, see LinkSession.opened. */
-export async function openLink(config: MoverConfig, onMessage: MessageHandler): Promise<LinkSession> {
+export async function openLink(
+  config: Pick<MoverConfig, 'link' | 'tls' | 'migrationId' | 'peerSiteId' | 'linkLossTimeoutMs'>,
+  onMessage: MessageHandler,
+): Promise<LinkSession> {
   const { link, tls } = config;
   const [ca, cert, key] = await Promise.all(
     [tls.caPath, tls.certPath, tls.keyPath].map((path) => readFile(path, 'utf8')),

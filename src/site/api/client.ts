@@ -39,12 +39,17 @@ export class ApiClient {
     const response = await this.#open('GET', path, { timeoutMs: 0, ...(signal ? { signal } : {}) });
     const reader = createInterface({ input: response });
     let broken: Error | undefined;
-    response.once('error', (error) => {
+    response.on('error', (error) => {
       broken = error;
       reader.close();
     });
-    for await (const line of reader) {
-      if (line.trim() !== '') yield schema.parse(JSON.parse(line));
+    try {
+      for await (const line of reader) {
+        if (line.trim() !== '') yield schema.parse(JSON.parse(line));
+      }
+    } finally {
+      // whoever has seen enough leaves no connection behind
+      response.destroy();
     }
     if (broken) throw this.#unreachable(broken);
   }

@@ -9,6 +9,7 @@ import type { StoredVm } from '../vm/store.ts';
 import { check } from './check.ts';
 import { createVmSchema, migrateSchema, stopVmSchema } from './messages.ts';
 import { sendLines } from './ndjson.ts';
+import { pushRoutes } from './push-routes.ts';
 import { statusOf } from './status-codes.ts';
 import { templateRoutes } from './template-routes.ts';
 
@@ -34,6 +35,7 @@ export function apiServer(site: Site): FastifyInstance {
   migrationRoutes(server, site);
   residueRoutes(server, site);
   templateRoutes(server, site);
+  pushRoutes(server, site);
   return server;
 }
 

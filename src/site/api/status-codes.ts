@@ -11,6 +11,9 @@ const exact: Readonly<Record<string, number>> = {
   TEMPLATE_STORE: 507,
   SITE_UNKNOWN: 404,
   MIGRATE_UNKNOWN: 404,
+  STAGE_UNKNOWN: 404,
+  STAGE_TO_SELF: 400,
+  STAGE_NO_SPACE: 507,
   RESIDUE_UNKNOWN: 404,
   SITE_NOT_CONNECTED: 503,
   VM_CAPACITY: 507,
@@ -23,5 +26,5 @@ const exact: Readonly<Record<string, number>> = {
 export function statusOf(code: string): number {
   const status = exact[code];
   if (status !== undefined) return status;
-  return /^(VM|TEMPLATE|MIGRATE|MOVER|OWNERSHIP)_/.test(code) ? 409 : 500;
+  return /^(VM|TEMPLATE|MIGRATE|MOVER|OWNERSHIP|STAGE)_/.test(code) ? 409 : 500;
 }

@@ -17,6 +17,8 @@ export interface MigrateContext {
   peer(site: string): PeerRpc;
   /** Where this site can dial the other's gateway, if it can. */
   dialAddress(site: string): { host: string; port: number } | undefined;
+  /** A migration has begun or ended here. */
+  onActivity?: () => void;
   /** Aborted when this agent ends: movers then run on, and their end is no longer its business. */
   closing: AbortSignal;
   timeouts: { sourceMoverMs: number; prepareMs: number; callMs: number };

@@ -1,10 +1,10 @@
 import { rm } from 'node:fs/promises';
-import { abortable, sleep } from '../../base/async.ts';
 import { asCloudapError, CloudapError } from '../../base/errors.ts';
 import type { MoverStatus } from '../../migration/mover/config.ts';
 import type { MoverHandle } from '../../migration/mover/handle.ts';
 import { isBeforeSwitch } from '../../migration/state.ts';
 import type { ApiError, MigrationView } from '../api/messages.ts';
+import { Changes } from '../changes.ts';
 import { failMigrate } from '../errors.ts';
 import { writeJson } from '../json-file.ts';
 import type { MigrationPaths } from '../paths.ts';
@@ -22,7 +22,7 @@ export class MigrationEntry {
   refusal: unknown;
   /** Resolves when everything about this migration is settled at this site. */
   readonly ended: Promise<void>;
-  #next = Promise.withResolvers<void>();
+  readonly #changes = new Changes();
   readonly #resolveEnded: () => void;
   #mover: MoverHandle | undefined;
   #status: MoverStatus | undefined;
@@ -73,7 +73,7 @@ export class MigrationEntry {
 
   #update(status: MoverStatus): void {
     this.#status = status;
-    this.#changed();
+    this.#changes.changed();
   }
 
   /**
@@ -130,7 +130,7 @@ export class MigrationEntry {
 
   #finish(state: EndState, error: ApiError | null): void {
     this.#outcome = { state, error };
-    this.#changed();
+    this.#changes.changed();
     this.#resolveEnded();
   }
 
@@ -159,21 +159,9 @@ export class MigrationEntry {
     };
   }
 
-  #changed(): void {
-    this.#next.resolve();
-    this.#next = Promise.withResolvers();
-  }
-
   /** The view now, then after changes, at most one in `intervalMs`; ends with the migration's end. */
-  async *follow(signal: AbortSignal, intervalMs: number): AsyncGenerator<MigrationView> {
-    for (;;) {
-      const next = this.#next.promise;
-      const { active } = this;
-      yield this.view();
-      if (!active) return;
-      await abortable(Promise.race([this.ended, sleep(intervalMs, signal)]), signal);
-      await abortable(next, signal);
-    }
+  follow(signal: AbortSignal, intervalMs: number): AsyncGenerator<MigrationView> {
+    return this.#changes.follow(() => this.view(), this.ended, { signal, intervalMs });
   }
 }
 

@@ -190,6 +190,8 @@ describe('before the switch the VM goes on at the source, and the target is clea
     await using dir = await tempDir();
     const { center, ap1 } = await fakePair(dir);
     const id = await underWay(center, ap1);
+    // a cancel would end the request to prepare, which tells the target
+    await expect.poll(() => ap1.host.mover.qemuIsUp).toBe(true);
     center.connected = false;
     await center.migrations.cancel(id);
     await stays(center);

@@ -51,8 +51,10 @@ export class MigrationManager {
     // what has ended is in its files; those that need attention stay
     void entry.ended.then(() => {
       if (!entry.kept) this.#entries.delete(entry.id);
+      this.#context.onActivity?.();
       return keepWhatTravelled(this.#context, entry);
     });
+    this.#context.onActivity?.();
     return entry;
   }
 

@@ -120,7 +120,8 @@ async function removeStaleSockets(context: MigrateContext, migrations: ReadonlyS
   );
   await removeExcept(
     linkDir,
-    (name) => !name.startsWith('mig-') || migrations.has(name.replace(/\.sock$/, '')),
+    // pushes end with their agent
+    (name) => !/^(mig|psh)-/.test(name) || migrations.has(name.replace(/\.sock$/, '')),
   );
 }
 

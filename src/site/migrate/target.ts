@@ -16,20 +16,19 @@ import type { Prepare } from './messages.ts';
 
 const MIB = 1024 * 1024;
 
-/** Gathers what the decision needs; touches nothing but residue that is in the way. */
+/** Gathers what the decision needs; touches nothing. */
 export async function targetFacts(
   context: MigrateContext,
   request: Prepare,
   migrations: number,
 ): Promise<TargetFacts> {
   const { config, vms, backends } = context;
-  // a VM that comes is worth more than what those left that went; the check says whether that was enough
-  await context.residue.giveWay(DISK_RESERVE_BYTES + request.overlayBytes).catch(() => {});
-  const [image, freeDiskBytes, diskUsedBytes, machineProblem] = await Promise.all([
+  const [image, freeBytes, residue, diskUsedBytes, machineProblem] = await Promise.all([
     backends.images.find(request.vm.image).catch((error: unknown) => {
       throw failPrepare('PREPARE_IMAGE_DAMAGED', asCloudapError(error).message, { cause: error });
     }),
     backends.disks.freeBytes(config.dataDir),
+    context.residue.list(),
     vms.diskUsedBytes(),
     backends.qemu.checkMachine(request.vm).then(
       () => undefined,
@@ -45,7 +44,8 @@ export async function targetFacts(
     capacity: { memoryMiB, diskBytes: diskMiB === undefined ? undefined : diskMiB * MIB, vms: vmsMax },
     used: { memoryMiB: vms.memoryUsedMiB(), diskBytes: diskUsedBytes, vms: vms.store.count },
     availableMemoryMiB: Math.floor(freemem() / MIB),
-    freeDiskBytes,
+    // residue gives way to VMs
+    freeDiskBytes: residue.reduce((sum, { bytes }) => sum + bytes, freeBytes),
     vmExists: vms.store.has(request.vm.id),
     nameTaken: vms.store.nameTaken(request.vm.name),
     migrations,
@@ -73,6 +73,8 @@ export async function prepareTarget(
     using _memory = vms.reserveMemory(request.vm);
     // both reserve before they wait: memory above, name and place here
     vm = await createVm(context, request);
+    // beside the rest: the overlay comes later
+    void context.residue.giveWay(DISK_RESERVE_BYTES + request.overlayBytes).catch(() => {});
     await entry.save();
     signal.throwIfAborted();
     await mkdir(entry.paths.socketDir, { recursive: true, mode: 0o700 });
