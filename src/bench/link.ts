@@ -17,8 +17,9 @@ import { generateCa, issueSiteCertificate } from '../link/pki.ts';
 import type { TlsMaterial } from '../link/tls.ts';
 import type { LinkSession } from '../link/types.ts';
 import { benchCommand, benchMain, positive, say } from './kit/main.ts';
-import { makeRow, type Row, rowsTable } from './kit/rows.ts';
+import { makeRow, metricsTable, type Row, rowsTable } from './kit/rows.ts';
 import { quantile } from './kit/stats.ts';
+import { simulatedRows } from './link/simulated.ts';
 
 const DEFAULT_LINKS = [10, 100, 1000]
   .flatMap((rate) => [5, 20].map((rtt) => `rate=${rate}mbit,rtt=${rtt}ms`))
@@ -136,19 +137,25 @@ async function measure(
 const command = benchCommand('link', 'bulk throughput, and the delay of urgent messages beside it')
   .option('--seconds <n>', 'how long each link is measured', positive, 5)
   .option('--links <list>', 'separated by semicolons', DEFAULT_LINKS)
-  .option('--direct', 'without a gateway');
+  .option('--direct', 'without a gateway')
+  .option('--simulate', 'instead: how long urgent frames wait, by the window’s model on a virtual clock');
 
 interface Options {
   seconds: number;
   links: string;
   direct?: boolean;
+  simulate?: boolean;
 }
 
 const [mode, config = ''] = process.argv.slice(2);
 if (mode === TARGET) await target(JSON.parse(config) as Parameters<typeof target>[0]);
 else {
   await benchMain(command, async (signal) => {
-    const { links, seconds, direct } = command.opts<Options>();
+    const { links, seconds, direct, simulate } = command.opts<Options>();
+    if (simulate) {
+      const { steady, steps } = simulatedRows();
+      return { rows: [...steady, ...steps], text: `${metricsTable(steady)}\n${metricsTable(steps)}` };
+    }
     const rows: Row[] = [];
     for (const link of links.split(';')) {
       rows.push(...(await measure(link, seconds, direct !== true, signal)));

@@ -30,8 +30,8 @@ export const MAX_UNHANDLED_BYTES = 64 * 1024 * 1024;
 export const MAX_UNHANDLED_MESSAGES = 65_536;
 
 /** Bulk window: smallest, first and largest. 32 MiB is 10 Gbit/s at 26 ms. */
-export const WINDOW_MIN_BYTES = 8 * 1024;
-export const WINDOW_START_BYTES = 32 * 1024;
+export const WINDOW_MIN_BYTES = 4 * 1024;
+export const WINDOW_START_BYTES = 16 * 1024;
 export const WINDOW_MAX_BYTES = 32 * 1024 * 1024;
 /** What the window holds beyond bandwidth x minimal round trip: the queue that an urgent message may find. */
 export const QUEUE_TARGET_MS = 4;
@@ -45,8 +45,8 @@ export const RATE_FILTER_ROUNDS = 10;
 export const MIN_RTT_EXPIRY_MS = 10_000;
 /** Every so many round trips the window is raised for one, to see whether the link gives more. */
 export const PROBE_EVERY_ROUNDS = 8;
-/** Smallest piece in which bulk is sent. */
-export const FRAGMENT_MIN_BYTES = 2 * 1024;
+/** Smallest piece in which bulk is sent: what fills a packet. */
+export const FRAGMENT_MIN_BYTES = 1400;
 
 /** Gateway: connections at once, time for the preamble and for reaching the route. */
 export const GATEWAY_MAX_CONNECTIONS = 1_024;

@@ -18,7 +18,12 @@ export interface SimulatedSecond {
   meanQueueMs: number;
   windowBytes: number;
   maxInFlightBytes: number;
+  /** What an urgent frame would have waited behind bulk, at moments spread evenly over the second. */
+  urgentWaitsMs: readonly number[];
 }
+
+/** How often an urgent frame comes by; no multiple of anything that the window does. */
+const URGENT_EVERY_MS = 0.97;
 
 /** Small fixed generator (mulberry32), so that a run can be repeated. */
 export function seededRandom(seed: number): () => number {
@@ -44,10 +49,16 @@ export function simulate(
   const random = seededRandom(seed);
   const noise = (): number => (link.noiseMs ?? 0) * random() ** 2;
   const events: Event[] = [];
+  // latest first; of two at the same time the one that was added first comes first
   const at = (event: Event): void => {
-    let i = events.length;
-    while (i > 0 && (events[i - 1]?.atMs ?? 0) <= event.atMs) i -= 1;
-    events.splice(i, 0, event);
+    let low = 0;
+    let high = events.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((events[middle]?.atMs ?? 0) > event.atMs) low = middle + 1;
+      else high = middle;
+    }
+    events.splice(low, 0, event);
   };
   let rate = (link.rateMbit * 1000) / 8;
   for (const change of link.changes ?? []) {
@@ -58,7 +69,9 @@ export function simulate(
   let arrivedBytes = 0;
   let lastArrivalMs = 0;
   let lastAckMs = 0;
-  let stats = { bytes: 0, maxQueueMs: 0, queueMs: 0, pieces: 0, maxInFlightBytes: 0 };
+  const nothing = { bytes: 0, maxQueueMs: 0, queueMs: 0, pieces: 0, maxInFlightBytes: 0 };
+  let stats = { ...nothing };
+  let urgentWaitsMs: number[] = [];
   const isIdle = (nowMs: number): boolean =>
     (link.idle ?? []).some(({ fromMs, toMs }) => nowMs >= fromMs && nowMs < toMs);
 
@@ -109,11 +122,18 @@ export function simulate(
           meanQueueMs: stats.queueMs / Math.max(1, stats.pieces),
           windowBytes: model.windowBytes,
           maxInFlightBytes: stats.maxInFlightBytes,
+          urgentWaitsMs,
         });
-        stats = { bytes: 0, maxQueueMs: 0, queueMs: 0, pieces: 0, maxInFlightBytes: 0 };
+        stats = { ...nothing };
+        urgentWaitsMs = [];
       },
     });
   }
+  const urgent = (nowMs: number): void => {
+    urgentWaitsMs.push(Math.max(0, freeMs - nowMs));
+    at({ atMs: nowMs + URGENT_EVERY_MS, run: urgent });
+  };
+  urgent(0);
   pump(0);
   while (result.length < seconds) {
     const event = events.pop();

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { QUEUE_TARGET_MS, WINDOW_MIN_BYTES } from './constants.ts';
+import { QUEUE_TARGET_MS, WINDOW_MAX_BYTES, WINDOW_MIN_BYTES } from './constants.ts';
 import { simulate } from './window.sim.ts';
 import { WindowModel } from './window.ts';
 
@@ -38,6 +38,36 @@ test.each([5, 10])('%d ms of jitter cost little rate', (noiseMs) => {
     }
   }
 });
+
+test.each(
+  [5, 10, 50, 100, 1_000].flatMap((rateMbit) => [1, 10, 50, 100].map((rttMs) => ({ rateMbit, rttMs }))),
+)('$rateMbit Mbit/s, $rttMs ms: an urgent frame waits a few ms, and bulk has the link', (link) => {
+  const steady = simulate(link, 14).slice(4);
+  const waits = steady.flatMap((s) => s.urgentWaitsMs).sort((a, b) => a - b);
+  expect(waits[waits.length >> 1]).toBeLessThan(QUEUE_TARGET_MS + 1.5);
+  expect(waits[Math.floor(waits.length * 0.99)]).toBeLessThan(2 * QUEUE_TARGET_MS + 1);
+  // when the round trip is measured anew, once in ten seconds
+  expect(waits.at(-1)).toBeLessThan(3 * QUEUE_TARGET_MS);
+  for (const s of steady) expect(s.utilisation).toBeGreaterThan(0.94);
+});
+
+test('at 10 Gbit/s too, and the window never exceeds its limit', () => {
+  const steady = simulate({ rateMbit: 10_000, rttMs: 10 }, 3).slice(2);
+  expect(Math.max(...steady.flatMap((s) => s.urgentWaitsMs))).toBeLessThan(2 * QUEUE_TARGET_MS);
+  expect(mean(steady.map((s) => s.utilisation))).toBeGreaterThan(0.94);
+  const long = simulate({ rateMbit: 10_000, rttMs: 100 }, 3);
+  expect(Math.max(...long.map((s) => s.maxInFlightBytes))).toBeLessThanOrEqual(WINDOW_MAX_BYTES);
+});
+
+test.each([1, 10, 50])(
+  'a link of %d ms that becomes five times slower: the queue goes within a second',
+  (rttMs) => {
+    const seconds = simulate({ rateMbit: 100, rttMs, changes: [{ atMs: 5_000, rateMbit: 20 }] }, 9);
+    const after = seconds.slice(6);
+    expect(Math.max(...after.flatMap((s) => s.urgentWaitsMs))).toBeLessThan(3 * QUEUE_TARGET_MS);
+    for (const s of after) expect(s.utilisation).toBeGreaterThan(0.94);
+  },
+);
 
 test('a link that gets slower or faster is followed', () => {
   const changes = [

@@ -12,6 +12,13 @@ import {
 } from './constants.ts';
 import { MAX_FRAGMENT_BYTES } from '../wire/link/constants.ts';
 
+/** By so much the window is raised to probe. */
+const PROBE_MS = QUEUE_TARGET_MS / 2;
+/** A link that has become slower is seen as such in so many rounds. */
+const FORGET_ROUNDS = 3;
+/** Of what the window is to gain, so many times as much a round trip: 1 - 1/e^2 of it. */
+const GROWTH_A_ROUND = 2;
+
 /** What was known when a piece was sent; from it and its acknowledgement come one round trip and one rate sample. */
 interface SentPiece {
   endBytes: number;
@@ -59,6 +66,8 @@ export class WindowModel {
   #nextProbeRound = 0;
   #beforeProbeRate = 0;
   #slackMs = 0;
+  /** Rounds in a row whose queue made us forget what the rate was. */
+  #forgotten = 0;
   #emptyHoldMs = 0;
   #burstFromMs = 0;
   #burstBytes = 0;
@@ -159,7 +168,7 @@ export class WindowModel {
     if (newest) this.#sample(newest, arrivedAtUs, nowMs);
     this.#aggregation(growth, nowMs);
     if (this.#phase === 'startup') this.#grow(growth);
-    else this.#apply();
+    else this.#apply(growth);
     return true;
   }
 
@@ -214,6 +223,7 @@ export class WindowModel {
       if (!appLimited) this.#startupRound(roundRate, roundMinRttMs);
       return;
     }
+    this.#forgetRates(roundRate, roundMinRttMs);
     if (this.#round < this.#phaseEndRound || appLimited) return;
     if (this.#phase === 'probe') this.#probeEnded(roundRate);
     else if (this.#phase === 'empty') this.#minRttAtMs = nowMs;
@@ -226,6 +236,21 @@ export class WindowModel {
     } else if (this.#phase !== 'steady') this.#enter('steady', 1);
   }
 
+  /**
+   * A queue that stood throughout the round, longer than the window was to make it: the link has become slower, and what
+   * it was before does not count. If it stands nevertheless, it is not ours: giving way to whoever fills it would not end.
+   */
+  #forgetRates(roundRate: number, roundMinRttMs: number): void {
+    const queueMs = roundMinRttMs - (this.#minRttMs ?? roundMinRttMs);
+    if (!(queueMs > this.#slackMs + this.#burstMs + 3 * QUEUE_TARGET_MS)) {
+      this.#forgotten = 0;
+      return;
+    }
+    if (roundRate === 0 || this.#forgotten === FORGET_ROUNDS) return;
+    this.#forgotten += 1;
+    this.#rateByRound = [{ round: this.#round, rate: roundRate }];
+  }
+
   /** The next rounds run with an empty queue, and show the minimal round trip. */
   #measureEmpty(): void {
     this.#emptyHoldMs = this.#emptyMs();
@@ -235,7 +260,7 @@ export class WindowModel {
   /** What to hold so that the queue is surely empty, and the line does not run dry for longer than needed. */
   #emptyMs(): number {
     const minRttMs = this.#minRttMs ?? 0;
-    return Math.max(minRttMs / 2, minRttMs - this.#slackMs - this.#burstMs - 2 * QUEUE_TARGET_MS);
+    return Math.max(minRttMs / 2, minRttMs - this.#slackMs - this.#burstMs - QUEUE_TARGET_MS);
   }
 
   #enter(phase: 'steady' | 'probe' | 'empty', rounds: number): void {
@@ -291,10 +316,10 @@ export class WindowModel {
     if (this.#startupFlatRounds >= 3 || (this.#startupBestRate > 0 && queueGrows)) this.#measureEmpty();
   }
 
-  /** One target more of window: did the rate follow by at least half of what it would, were the window the limit? */
+  /** PROBE_MS more of window: did the rate follow by at least half of what it would, were the window the limit? */
   #probeEnded(roundRate: number): void {
     const baseMs = this.#baseMs();
-    const wouldGrow = QUEUE_TARGET_MS / baseMs;
+    const wouldGrow = PROBE_MS / baseMs;
     if (roundRate > this.#beforeProbeRate * (1 + wouldGrow / 2)) {
       this.#slackMs = Math.min(SLACK_MAX_MS, this.#slackMs + QUEUE_TARGET_MS / 2);
     } else this.#slackMs = this.#slackMs < 0.5 ? 0 : this.#slackMs * 0.8;
@@ -304,13 +329,19 @@ export class WindowModel {
     return (this.#minRttMs ?? 1) + this.#slackMs + this.#burstMs + QUEUE_TARGET_MS;
   }
 
-  #apply(): void {
+  /**
+   * The window shrinks at once and grows over about a round trip: what it gains would stand in the queue in one piece,
+   * while the gap that it is to fill comes round later.
+   */
+  #apply(deliveredBytes: number): void {
     const rate = this.rate;
     if (rate === undefined || this.#minRttMs === undefined) return;
     let holdMs = this.#baseMs();
-    if (this.#phase === 'probe') holdMs += QUEUE_TARGET_MS;
+    if (this.#phase === 'probe') holdMs += PROBE_MS;
     else if (this.#phase === 'empty') holdMs = this.#emptyHoldMs;
-    const bytes = Math.round(rate * holdMs);
-    this.#windowBytes = Math.min(WINDOW_MAX_BYTES, Math.max(WINDOW_MIN_BYTES, bytes));
+    const target = Math.min(WINDOW_MAX_BYTES, Math.max(WINDOW_MIN_BYTES, Math.round(rate * holdMs)));
+    const gap = target - this.#windowBytes;
+    const step = Math.ceil((GROWTH_A_ROUND * gap * deliveredBytes) / this.#windowBytes);
+    this.#windowBytes += gap > 0 ? Math.min(gap, step) : gap;
   }
 }

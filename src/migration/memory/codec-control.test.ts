@@ -3,8 +3,8 @@ import { CODEC_STEPS, CodecControl, type CodecInterval } from './codec-control.t
 
 const MIB = 1024 * 1024;
 /** What zstd makes of memory at each step, and MB/s of a core, as measured on a process's memory. */
-const RATIO = [1, 0.305, 0.292, 0.278, 0.267, 0.262, 0.258];
-const SPEED = [Number.POSITIVE_INFINITY, 389, 310, 240, 104, 80, 50];
+const RATIO = [1, 0.305, 0.294, 0.288, 0.278, 0.276, 0.268];
+const SPEED = [Number.POSITIVE_INFINITY, 329, 255, 215, 93, 68, 48];
 
 interface Machine {
   rateMbit: number;
@@ -49,9 +49,9 @@ describe('the level', () => {
   test.each([
     [5, 9],
     [50, 9],
-    [100, 6],
+    [100, 5],
     [200, 3],
-    [400, 2],
+    [400, 1],
     [1000, 1],
   ])('at %d Mbit/s with a core to spare: %d', (rateMbit, level) => {
     const levels = run({ rateMbit, threads: 1, cpu: 1 }, 12);
@@ -73,9 +73,9 @@ describe('the level', () => {
   });
 
   test('going without is given up where it makes things slower, and not tried again at once', () => {
-    // packing takes 10.5 ms for 4 MiB, a link of 1.2 Gbit/s 8.3 ms for them packed and 28 ms as they are
+    // packing takes 13 ms for 4 MiB, a link of 1.2 Gbit/s 9 ms for them packed and 28 ms as they are
     const levels = run({ rateMbit: 1200, threads: 1, cpu: 0.95 }, 33);
-    expect(levels.filter((level) => level === 0).length).toBeLessThanOrEqual(2);
+    expect(levels.filter((level) => level === 0).length).toBeLessThanOrEqual(3);
   });
 
   test('nobody waits: nothing changes', () => {
@@ -88,9 +88,9 @@ describe('the level', () => {
 
   test('it follows a change', () => {
     const control = new CodecControl(1);
-    expect(run({ rateMbit: 100, threads: 1, cpu: 1 }, 10, control).at(-1)).toBe(6);
+    expect(run({ rateMbit: 100, threads: 1, cpu: 1 }, 10, control).at(-1)).toBe(5);
     // other work takes the cores
-    expect(run({ rateMbit: 100, threads: 1, cpu: 0.2 }, 10, control).at(-1)).toBeLessThanOrEqual(5);
+    expect(run({ rateMbit: 100, threads: 1, cpu: 0.2 }, 10, control).at(-1)).toBeLessThan(5);
     expect(run({ rateMbit: 1000, threads: 1, cpu: 0.2 }, 10, control).at(-1)).toBeLessThanOrEqual(1);
     expect(run({ rateMbit: 20, threads: 1, cpu: 1 }, 10, control).at(-1)).toBe(9);
   });

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { ZSTD_DEFAULT_LEVEL, zstdPackLater } from '../../wire/codec.ts';
-import type { EncodedFrame, Tuning } from '../../wire/qemu-stream/batch.ts';
-import { FRAME_RAW_BYTES, PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
+import type { EncodedFrame } from '../../wire/qemu-stream/batch.ts';
+import { PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
 import { CodecControl, type CodecInterval } from './codec-control.ts';
 
 /** Threads of Node's pool that may pack at once. */
@@ -35,9 +35,13 @@ export class Packing {
   /** Undefined where the level is fixed. */
   readonly #control: CodecControl | undefined;
   readonly #rateMbit: () => number | undefined;
-  readonly #apply: (tuning: Tuning) => void;
+  readonly #apply: (zstdLevel: number) => void;
   /** Frames that may be on their way to the link: one that is sent, one that waits, and those being packed. */
   readonly framesAhead: number;
+  readonly #threads: number;
+  /** Threads at work, and frames that wait for one: more at once would only take more memory. */
+  #packing = 0;
+  readonly #queue: (() => void)[] = [];
   #level: number;
   #levels: CodecLevels | undefined;
   #sums: Sums = { ...NOTHING };
@@ -47,9 +51,10 @@ export class Packing {
     /** Fixes the level. */
     readonly zstdLevel?: number | undefined;
     readonly rateMbit: () => number | undefined;
-    readonly apply: (tuning: Tuning) => void;
+    readonly apply: (zstdLevel: number) => void;
   }) {
     const threads = Math.min(PACK_THREADS_MAX, Math.max(1, availableParallelism() - 1));
+    this.#threads = threads;
     this.#control = options.zstdLevel === undefined ? new CodecControl(threads) : undefined;
     this.#rateMbit = options.rateMbit;
     this.#apply = options.apply;
@@ -63,8 +68,10 @@ export class Packing {
   }
 
   readonly pack = async (bodies: Buffer, level: number): Promise<Buffer> => {
+    if (this.#packing === this.#threads) await new Promise<void>((resolve) => this.#queue.push(resolve));
+    else this.#packing += 1;
     const start = performance.now();
-    const packed = await zstdPackLater(bodies, level);
+    const packed = await zstdPackLater(bodies, level).finally(() => this.#next());
     this.#sums.packMs += performance.now() - start;
     this.#sums.packedBodyBytes += bodies.length;
     return packed;
@@ -88,12 +95,19 @@ export class Packing {
     this.#sinceMs += elapsedMs;
     if (step === before) return;
     this.#level = step.zstdLevel;
-    this.#apply(step);
+    this.#apply(step.zstdLevel);
   }
 
-  /** Frames that are waited for from now on: the fastest level, small frames. */
+  /** Frames that are waited for from now on: the fastest level. */
   hurry(): void {
-    this.#apply({ zstdLevel: ZSTD_DEFAULT_LEVEL, frameRawBytes: FRAME_RAW_BYTES });
+    this.#apply(ZSTD_DEFAULT_LEVEL);
+  }
+
+  /** A thread is free: whoever waits for one takes it over. */
+  #next(): void {
+    const next = this.#queue.shift();
+    if (next) next();
+    else this.#packing -= 1;
   }
 
   #used(level: number): void {

@@ -136,7 +136,7 @@ export class MemorySource implements AsyncDisposable {
       this.#packing = new Packing({
         zstdLevel: options.zstdLevel,
         rateMbit: () => options.session.stats().rateMbit,
-        apply: (tuning) => this.#channels[0].encoder.tune(tuning),
+        apply: (zstdLevel) => this.#channels[0].encoder.tune(zstdLevel),
       });
     }
     this.#channels = [this.#makeChannel(0), this.#makeChannel(1)];

@@ -2,7 +2,7 @@
 import { crc32 } from 'node:zlib';
 import { CODEC_RAW, CODEC_RLE, CODEC_ZSTD, type CodecId, zstdPack } from '../codec.ts';
 import { rleEncode } from '../rle.ts';
-import { FRAME_RAW_MAX_BYTES, FRAME_RAW_MIN_BYTES, PACK_LATER_MIN_BYTES, PAGE_BYTES } from './constants.ts';
+import { FRAME_RAW_MAX_BYTES, PACK_LATER_MIN_BYTES, PAGE_BYTES } from './constants.ts';
 import { type ContentLookup, type ResidueRule, SentWindow } from './content.ts';
 import { RunningCrc } from './crc.ts';
 import { FRAME_HEADER_BYTES, MEMORY_HEADER_BYTES, writeFrameHeader } from './frame.ts';
@@ -32,14 +32,6 @@ export interface EncodedFrame {
 /** Packs bodies with zstd in another thread. They stay as they are until the promise has settled. */
 export type PackLater = (bodies: Buffer, level: number) => Promise<Buffer>;
 
-/** How bodies are packed, from the next frame on. */
-export interface Tuning {
-  /** Level of zstd; 0 leaves bodies as they are. No meaning for the other codecs. */
-  readonly zstdLevel: number;
-  /** Bodies after which a frame is closed (8 KiB to 1 MiB). */
-  readonly frameRawBytes: number;
-}
-
 /** A frame is closed, its bodies are not packed. */
 interface OpenFrame {
   readonly tokens: Buffer;
@@ -55,23 +47,27 @@ const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
 /** Buffers for bodies that are kept for the next frames while others are being packed. */
 const SPARE_MAX = 4;
 
-export interface MemoryBatchOptions extends Tuning {
+export interface MemoryBatchOptions {
   readonly codec: CodecId;
+  /** Of zstd; 0 leaves bodies as they are. */
+  readonly zstdLevel: number;
+  /** Bodies after which `full` is true. */
+  readonly frameRawBytes: number;
 }
 
 export class MemoryBatch {
   readonly #codec: CodecId;
-  #tuning: Tuning;
-  #nextTuning: Tuning | undefined;
-  #limitBytes = 0;
-  #rawLimitBytes = 0;
+  readonly #limitBytes: number;
+  #rawLimitBytes: number;
   #content: ContentLookup | undefined;
   #sent: SentWindow | undefined;
   readonly #tokens = new TokenWriter();
   readonly #crc = new RunningCrc();
-  #bodies: Buffer = Buffer.alloc(0);
+  #bodies: Buffer;
   readonly #spare: Buffer[] = [];
   #bodiesLength = 0;
+  /** Of the frame at hand, too. */
+  zstdLevel: number;
   rawBytes = 0;
   #zeroPages = 0;
   #dataPages = 0;
@@ -85,14 +81,10 @@ export class MemoryBatch {
 
   constructor(options: MemoryBatchOptions) {
     this.#codec = options.codec;
-    this.#tuning = options;
-    this.#setLimits();
-  }
-
-  /** From the next frame on. */
-  tune(tuning: Tuning): void {
-    this.#nextTuning = tuning;
-    if (this.rawBytes === 0) this.#applyTuning();
+    this.zstdLevel = options.zstdLevel;
+    this.#limitBytes = options.frameRawBytes;
+    this.#rawLimitBytes = options.frameRawBytes;
+    this.#bodies = this.#room();
   }
 
   /** Names pages instead of sending them from here on; call it before the first page. */
@@ -100,7 +92,9 @@ export class MemoryBatch {
     this.#content = content;
     this.#residue = residue;
     this.#sent = new SentWindow(repeatPages);
-    this.#setLimits();
+    // What stands in few bytes need not make the rest travel in small, badly compressed batches.
+    this.#rawLimitBytes = Math.min(FRAME_RAW_MAX_BYTES, NAMED_RAW_FACTOR * this.#limitBytes);
+    this.#referenced = Buffer.allocUnsafeSlow(this.#rawLimitBytes + PAGE_BYTES);
   }
 
   /** No references from here on; repeats go on. */
@@ -193,7 +187,7 @@ export class MemoryBatch {
   take(): EncodedFrame | undefined {
     if (this.rawBytes === 0) return undefined;
     const bodies = this.#bodies.subarray(0, this.#bodiesLength);
-    const packed = this.#packs ? zstdPack(bodies, this.#tuning.zstdLevel) : undefined;
+    const packed = this.#packs ? zstdPack(bodies, this.zstdLevel) : undefined;
     return this.#finish(this.#close(), bodies, packed);
   }
 
@@ -202,8 +196,8 @@ export class MemoryBatch {
     if (this.rawBytes === 0 || !this.#packs || this.#bodiesLength < PACK_LATER_MIN_BYTES) return this.take();
     const whole = this.#bodies;
     const bodies = whole.subarray(0, this.#bodiesLength);
-    const packing = later(bodies, this.#tuning.zstdLevel);
-    this.#bodies = this.#spare.pop() ?? Buffer.alloc(0);
+    const packing = later(bodies, this.zstdLevel);
+    this.#bodies = this.#spare.pop() ?? this.#room();
     const open = this.#close();
     return packing.then((packed) => {
       const frame = this.#finish(open, bodies, packed);
@@ -213,7 +207,7 @@ export class MemoryBatch {
   }
 
   get #packs(): boolean {
-    return this.#codec === CODEC_ZSTD && this.#tuning.zstdLevel > 0 && this.#bodiesLength > 0;
+    return this.#codec === CODEC_ZSTD && this.zstdLevel > 0 && this.#bodiesLength > 0;
   }
 
   /** Ends the frame; what follows belongs to the next. */
@@ -241,7 +235,6 @@ export class MemoryBatch {
     this.#bodiesLength = 0;
     this.#zeroPages = 0;
     this.#dataPages = 0;
-    this.#applyTuning();
     return open;
   }
 
@@ -271,28 +264,10 @@ export class MemoryBatch {
     return { ...counts, payload };
   }
 
-  #applyTuning(): void {
-    if (this.#nextTuning) {
-      this.#tuning = this.#nextTuning;
-      this.#nextTuning = undefined;
-    }
-    this.#setLimits();
-  }
-
-  /** Between two frames. */
-  #setLimits(): void {
-    const asked = this.#tuning.frameRawBytes;
-    this.#limitBytes = Math.min(FRAME_RAW_MAX_BYTES, Math.max(FRAME_RAW_MIN_BYTES, asked));
-    // What stands in few bytes need not make the rest travel in small, badly compressed batches.
-    this.#rawLimitBytes = this.#sent
-      ? Math.min(FRAME_RAW_MAX_BYTES, NAMED_RAW_FACTOR * this.#limitBytes)
-      : this.#limitBytes;
+  /** For the bodies of a frame. */
+  #room(): Buffer {
     // The last record may overshoot; an RLE body has 2 bytes more than its page, of which a record header makes up 8.
-    const bodiesBytes = this.#limitBytes + 2 * PAGE_BYTES;
-    if (this.#bodies.length < bodiesBytes) this.#bodies = Buffer.allocUnsafeSlow(bodiesBytes);
-    const referencedBytes = this.#rawLimitBytes + PAGE_BYTES;
-    if (this.#sent && this.#referenced.length < referencedBytes)
-      this.#referenced = Buffer.allocUnsafeSlow(referencedBytes);
+    return Buffer.allocUnsafeSlow(this.#limitBytes + 2 * PAGE_BYTES);
   }
 
   #addBody(buf: Buffer, start: number, end: number): void {

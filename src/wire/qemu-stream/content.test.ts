@@ -277,7 +277,7 @@ describe('frames that another thread packs', () => {
               background: {
                 packer: () => {
                   turn += 1;
-                  encoder.tune({ zstdLevel: turn % 4, frameRawBytes: 64 * 1024 * (1 + (turn % 3)) });
+                  encoder.tune(turn % 4);
                   return turn % 5 === 0 ? undefined : packLater;
                 },
                 emit: (frame) => emitted.push(frame),

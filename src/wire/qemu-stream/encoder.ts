@@ -1,5 +1,5 @@
 import { CODEC_ZSTD, type CodecName, codecIds, ZSTD_DEFAULT_LEVEL } from '../codec.ts';
-import { type EncodedFrame, MemoryBatch, type PackLater, type Tuning } from './batch.ts';
+import { type EncodedFrame, MemoryBatch, type PackLater } from './batch.ts';
 import {
   FRAME_RAW_BYTES,
   FRAME_RAW_MAX_BYTES,
@@ -161,9 +161,9 @@ export class StreamEncoder {
     this.#memory.dropContent();
   }
 
-  /** How the bodies of pages are packed, from the next frame on. */
-  tune(tuning: Tuning): void {
-    this.#memory.tune(tuning);
+  /** Level of zstd for the bodies of the frame at hand and of those that follow; 0 leaves them as they are. */
+  tune(zstdLevel: number): void {
+    this.#memory.zstdLevel = zstdLevel;
   }
 
   /** From now on `stats().sinceMark` counts from here. */

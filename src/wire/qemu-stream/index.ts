@@ -7,7 +7,7 @@
  * The stream is described in parser.ts and ram.ts, the frames in frame.ts, the tokens in them in tokens.ts. A change of either
  * layout takes a new FRAME_VERSION; a decoder accepts its own version only.
  */
-export type { EncodedFrame, PackLater, Tuning } from './batch.ts';
+export type { EncodedFrame, PackLater } from './batch.ts';
 export * from './constants.ts';
 export type { ContentLookup } from './content.ts';
 export { StreamDecoder } from './decoder.ts';
