@@ -801,7 +801,13 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/cli/kit/constants.ts': ['REDRAW_INTERVAL_MS', 'PLAIN_INTERVAL_MS'],
   'src/content/guests/constants.ts': ['DOWNLOAD_POLL_MS', 'LOCK_POLL_MS'],
   'src/content/images/constants.ts': ['COPY_CHUNK_BYTES'],
-  'src/content/pages/constants.ts': ['READ_CHUNK_BYTES', 'READS_AHEAD'],
+  'src/content/pages/constants.ts': [
+    'READ_CHUNK_BYTES',
+    'READS_AHEAD',
+    'SLOT_BYTES',
+    'SLOT_MIN_BYTES',
+    'SLOTS_MAX',
+  ],
   'src/content/residue/constants.ts': ['LOG_CHUNK_BYTES'],
   'src/content/staging/constants.ts': ['ZERO_RUN_BYTES', 'JOURNAL_BYTES'],
   'src/link/constants.ts': [

@@ -22,4 +22,4 @@ export const READS_AHEAD = 2;
 export const SLOT_BYTES = 1024 * 1024 + 128 * 1024;
 export const SLOT_MIN_BYTES = 64 * 1024;
 /** So many of them: what a source may have under way at once (migration/memory/references.ts). */
-export const SLOTS_MAX = 32;
+export const SLOTS_MAX = 24;

@@ -147,6 +147,7 @@ export class ContentLog implements AsyncDisposable {
     if (this.#state === 'open') {
       for (const part of Object.values(this.#parts)) this.#close(part);
       try {
+        await this.#made;
         await this.#closeFiles();
         // a write that failed has given the log up
         if (this.#state === 'open') await this.#writeNote();

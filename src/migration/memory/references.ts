@@ -55,7 +55,10 @@ export class References {
     const { reader } = this.#options;
     if (!reader) throw migrationFail('MOVER_PROTOCOL', 'a reference to content that was not agreed on');
     this.#loadedBytes += ordinals.length * PAGE_BYTES;
-    if (this.#loadedBytes > LOADED_MAX_BYTES) throw migrationFail('MOVER_PROTOCOL', 'too many references');
+    if (this.#loadedBytes > LOADED_MAX_BYTES) {
+      const detail = `${this.#loadedBytes} bytes of references wait, with message ${sequence} of channel ${channel}`;
+      throw migrationFail('MOVER_PROTOCOL', detail);
+    }
     const loaded = reader.read(ordinals, { urgent: channel === 1 }).then(async ({ bodies, missing }) => {
       if (missing.length > 0) await this.#ask(channel, sequence, bodies, missing);
       return bodies;

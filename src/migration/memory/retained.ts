@@ -3,7 +3,7 @@ import { PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
 import { type ContentMissing, encodeContentBytes, migrationFail } from '../messages.ts';
 
 /** Bodies of references that one channel may have under way, not yet decoded: the source keeps them for so long. */
-export const RETAINED_BYTES = 16 * 1024 * 1024;
+export const RETAINED_BYTES = 12 * 1024 * 1024;
 
 /**
  * The bodies of one channel's references, until the target has decoded the frames with them. A target that does not have

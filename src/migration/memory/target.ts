@@ -14,7 +14,7 @@ export const MAX_REORDERED_BYTES = 96 * 1024 * 1024;
 const CONNECT_TIMEOUT_MS = 10_000;
 
 /** Frames of one channel that are taken before QEMU is there: what a fast link brings while it starts. */
-export const EARLY_MAX_BYTES = 16 * 1024 * 1024;
+export const EARLY_MAX_BYTES = 8 * 1024 * 1024;
 
 export interface MemoryTargetOptions {
   /** Where the target's QEMU listens for the migration stream. */
@@ -96,8 +96,9 @@ export class MemoryTarget implements AsyncDisposable {
 
   /**
    * Takes a stream message. On the bulk lane the promise settles when QEMU has taken the bytes, which holds the
-   * credit back; while QEMU still starts it is given for EARLY_MAX_BYTES at once. Urgent messages only queue, so that nothing behind them waits for QEMU. What fails later than here is
-   * heard through `failed`, and the channel is fed nothing more: QEMU never sees a stream with a hole.
+   * credit back; while QEMU still starts it is given for EARLY_MAX_BYTES at once. Urgent messages only queue, so that
+   * nothing behind them waits for QEMU. What fails later than here is heard through `failed`, and the channel is fed
+   * nothing more: QEMU never sees a stream with a hole.
    * @throws MOVER_PROTOCOL
    */
   handle(payload: Buffer, lane: Lane): void | Promise<void> {

@@ -241,7 +241,7 @@ export class MemoryBatch {
   /** The buffer itself, not a copy: it comes back when the far side has the pages. */
   #lendReferenced(): Pick<EncodedFrame, 'referenced' | 'recycle'> {
     const whole = this.#referenced;
-    this.#referenced = this.#spareReferenced.pop() ?? Buffer.alloc(0);
+    this.#referenced = this.#spareReferenced.pop() ?? Buffer.allocUnsafeSlow(whole.length);
     return {
       referenced: whole.subarray(0, this.#referencedPages * PAGE_BYTES),
       recycle: () => this.#spareReferenced.push(whole),
