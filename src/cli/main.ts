@@ -18,12 +18,12 @@ const commands: readonly CommandEntry[] = [
   },
   {
     name: 'image',
-    summary: 'base images of a site: build, import, ls, rm, verify',
+    summary: 'base images of a site: build, import, push, ls, rm, verify',
     load: () => import('./image/index.ts'),
   },
   {
     name: 'template',
-    summary: 'frozen VMs from which others go on at once: build, ls, rm, verify',
+    summary: 'frozen VMs from which others go on at once: build, push, ls, rm, verify',
     load: () => import('./template/index.ts'),
   },
   {
@@ -83,4 +83,10 @@ function settle(command: Command, context: CliContext): void {
   for (const inner of command.commands) settle(inner, context);
 }
 
-if (import.meta.main) await main(process.argv.slice(2));
+if (import.meta.main) {
+  // `cloudap ls | head`: whoever reads has seen enough, which is no failure of ours
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+  await main(process.argv.slice(2));
+}

@@ -7,7 +7,7 @@ import * as disk from '../../wire/disk/index.ts';
 import type { ContentLookup } from '../../wire/qemu-stream/content.ts';
 import { MAX_CONTENT_MISSES, MAX_SOURCE_PULLS, PULL_WORKERS } from './constants.ts';
 import { fail } from './errors.ts';
-import { readMetadataRuns, readRunOf } from './layout.ts';
+import { readMetadataRuns, readRunNow, readRunOf } from './layout.ts';
 import { type DiskNotes, noteMessage } from './noted.ts';
 import { Phase } from './phase.ts';
 import type { DiskSourceOptions, DiskSourceStats, FreezeReport } from './types.ts';
@@ -93,7 +93,7 @@ export class DiskSource implements AsyncDisposable {
     try {
       await using file = await open(path, 'r');
       const { size } = await file.stat();
-      const pieces = (await readMetadataRuns(file, size)).flatMap((run) => split(run, METADATA_SECTORS));
+      const pieces = readMetadataRuns(file, size).flatMap((run) => split(run, METADATA_SECTORS));
       for (const run of pieces) {
         disk.encodeData(0, 0, run, await readRunOf(file, run, size), CODEC_ZSTD);
       }
@@ -119,10 +119,10 @@ export class DiskSource implements AsyncDisposable {
     if (stat.size > BigInt(disk.MAX_FILE_BYTES)) throw fail('DISK_LIMIT', `a file of ${stat.size} bytes`);
     const fileSizeBytes = Number(stat.size);
     const qcow2 = this.#options.format === 'qcow2';
-    const metadata = qcow2 ? await readMetadataRuns(this.#file, fileSizeBytes) : [];
+    const metadata = qcow2 ? readMetadataRuns(this.#file, fileSizeBytes) : [];
     const metadataSectors = metadata.reduce((sum, run) => sum + run.count, 0);
     const pieces = metadata.flatMap((run) => split(run, METADATA_SECTORS));
-    const contents = await Promise.all(pieces.map((run) => readRunOf(this.#file, run, fileSizeBytes)));
+    const contents = pieces.map((run) => readRunNow(this.#file, run, fileSizeBytes));
 
     this.#stat = stat;
     this.#sizeBytes = fileSizeBytes;

@@ -249,8 +249,8 @@ export class DiskTarget implements AsyncDisposable {
     this.#freeze = frame;
     this.#blocks = new TargetBlocks(disk.sectorsOf(frame.fileSizeBytes));
     this.#metadataLeft = frame.metadataSectors;
-    return this.#enqueue(true, 0, async () => {
-      await this.#file.reset(frame.fileSizeBytes);
+    return this.#enqueue(true, 0, () => {
+      this.#file.reset(frame.fileSizeBytes);
       this.#goLiveIfFrozen();
     });
   }
