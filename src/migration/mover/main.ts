@@ -14,11 +14,14 @@ import { migrationFail } from '../messages.ts';
 import { isBeforeSwitch, isTerminal } from '../state.ts';
 import { type MoverConfig, moverConfigSchema } from './config.ts';
 import { MoverContext } from './context.ts';
+import { rehearse } from './rehearse.ts';
 import { SourceMover } from './source.ts';
 import { TargetMover } from './target.ts';
 
 /** A finished mover stays this long for an agent that wants to hear how it ended. */
 const LINGER_MS = 1_000;
+/** A mover that is to wait goes through its paces; one that is needed at once has no time for it. */
+const REHEARSE_AFTER_MS = 300;
 /** Status messages that an agent may leave unread before its connection is closed. */
 const MAX_UNREAD_BYTES = 256 * 1024;
 
@@ -132,6 +135,8 @@ async function firstLine(): Promise<string | undefined> {
 
 // the agent may go at any time, and its end of the pipe with it
 process.stdout.on('error', () => {});
+const rehearsal = setTimeout(rehearse, REHEARSE_AFTER_MS);
 const configPath = await firstLine();
+clearTimeout(rehearsal);
 if (configPath !== undefined) process.exitCode = await main(configPath);
 process.exit();

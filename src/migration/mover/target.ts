@@ -103,8 +103,11 @@ export class TargetMover implements AsyncDisposable {
 
   async run(): Promise<void> {
     try {
+      const connecting = this.#connectQemu();
+      // its failure ends the other wait, too
+      connecting.catch((error: unknown) => this.#peer.giveUp(error));
       const { memory, preempt } = await this.#agree();
-      const qmp = await this.#connectQemu();
+      const qmp = await connecting;
       const vm = await this.#receiveVm(qmp, memory, preempt);
       const figures = await this.#standing(this.#runVm(qmp, vm));
       await this.#release(figures);
@@ -188,7 +191,13 @@ export class TargetMover implements AsyncDisposable {
       signal.throwIfAborted();
       throw migrationFail('MOVER_QEMU_TARGET', 'it was not started in time', { cause });
     });
-    const qmp = this.#stack.use(await QemuMonitor.connect(this.#config.qmpSocket, { signal }));
+    const connected = await QemuMonitor.connect(this.#config.qmpSocket, { signal }).catch(
+      (cause: unknown) => {
+        signal.throwIfAborted();
+        throw migrationFail('MOVER_QEMU_TARGET', 'no monitor', { cause });
+      },
+    );
+    const qmp = this.#stack.use(connected);
     this.#qmp = qmp;
     qmp.closed
       .then((cause) => {
