@@ -7,7 +7,7 @@ import {
   type BuildTemplate,
   type BuildView,
 } from '../../site/api/template-messages.ts';
-import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB, TEMPLATE_AFTER_MAX_S } from '../../site/constants.ts';
+import { TEMPLATE_AFTER_MAX_S } from '../../site/constants.ts';
 import {
   action,
   apiClient,
@@ -18,18 +18,14 @@ import {
   type SiteOptions,
 } from '../kit/command.ts';
 import { withInterrupt } from '../kit/interrupt.ts';
+import { machineOf, type MachineOptions, withMachine } from '../kit/machine-options.ts';
 import { formatMs, printJson } from '../kit/output.ts';
 import { ProgressLine } from '../kit/progress.ts';
 
-interface Options extends SiteOptions {
+interface Options extends SiteOptions, MachineOptions {
   image: string;
   name: string;
   after?: number;
-  memory?: number;
-  cpus?: number;
-  append?: string;
-  machine?: string;
-  cpu?: string;
   json?: boolean;
 }
 
@@ -49,46 +45,27 @@ export default function build(context: CliContext): Command {
     'boot a VM of an image, wait until it is ready, and keep it, frozen, as a template',
     'cloudap template build --image abiword --name desk --site-config center/site.yaml',
   );
-  return withSite(cmd)
+  const chosen = withSite(cmd)
     .requiredOption('--image <image>', 'name, digest or beginning of the digest of an image')
     .requiredOption('--name <name>', 'name of the template')
     .option(
       '--after <seconds>',
       'freeze it so long after its start (default: when it looks as the image’s recipe says)',
       wholeNumber('--after', 0, TEMPLATE_AFTER_MAX_S),
-    )
-    .option(
-      '--memory <mib>',
-      'memory in MiB (default: the image’s)',
-      wholeNumber('--memory', MEMORY_MIN_MIB, MEMORY_MAX_MIB),
-    )
-    .option('--cpus <n>', 'virtual CPUs (default: the image’s)', wholeNumber('--cpus', 1, CPUS_MAX))
-    .option('--append <text>', 'added to the kernel command line of an image with a kernel')
-    .option('--machine <type>', 'versioned machine type that all sites know (default: pc-i440fx-7.2)')
-    .option('--cpu <model>', 'CPU model that all sites support (default: qemu64,+rdrand)')
-    .action(
-      action(context, async (options: Options) => {
-        const api = apiClient(options);
-        const { view, tookMs } = await withInterrupt((signal) =>
-          run(context, api, requestOf(options), signal),
-        );
-        if (options.json) printJson(context.output, view);
-        else context.output.out(`${view.name} ${view.template ?? ''}, made in ${formatMs(tookMs)}\n`);
-      }),
     );
+  return withMachine(chosen).action(
+    action(context, async (options: Options) => {
+      const api = apiClient(options);
+      const { view, tookMs } = await withInterrupt((signal) => run(context, api, requestOf(options), signal));
+      if (options.json) printJson(context.output, view);
+      else context.output.out(`${view.name} ${view.template ?? ''}, made in ${formatMs(tookMs)}\n`);
+    }),
+  );
 }
 
-function requestOf({ image, name, after, memory, cpus, append, machine, cpu }: Options): BuildTemplate {
-  return {
-    image,
-    name,
-    ...(after === undefined ? {} : { afterS: after }),
-    ...(memory === undefined ? {} : { memoryMiB: memory }),
-    ...(cpus === undefined ? {} : { cpus }),
-    ...(append === undefined ? {} : { append }),
-    ...(machine === undefined ? {} : { machineType: machine }),
-    ...(cpu === undefined ? {} : { cpuModel: cpu }),
-  };
+function requestOf(options: Options): BuildTemplate {
+  const { image, name, after } = options;
+  return { image, name, ...(after === undefined ? {} : { afterS: after }), ...machineOf(options) };
 }
 
 /** Follows a build to its end; Ctrl-C cancels it. */

@@ -122,11 +122,7 @@ export class MigrationManager {
 
   /** Waits until the cancelled migration has ended. @throws MIGRATE_UNKNOWN, MIGRATE_ENDED, MIGRATE_TOO_LATE */
   async cancel(migrationId: string): Promise<MigrationView> {
-    const entry = this.#entries.get(migrationId);
-    if (!entry) {
-      await this.get(migrationId);
-      throw failMigrate('MIGRATE_ENDED', migrationId);
-    }
+    const entry = await this.#underWay(migrationId);
     await entry.cancel('asked for by the user');
     await entry.ended;
     return this.get(migrationId);
@@ -134,14 +130,18 @@ export class MigrationManager {
 
   /** @throws MIGRATE_UNKNOWN, MIGRATE_ENDED, MOVER_TOO_LATE, MOVER_TARGET_ALIVE */
   async takeBack(migrationId: string): Promise<MigrationView> {
-    const entry = this.#entries.get(migrationId);
-    if (!entry) {
-      await this.get(migrationId);
-      throw failMigrate('MIGRATE_ENDED', migrationId);
-    }
+    const entry = await this.#underWay(migrationId);
     await takeBack(this.#context, entry);
     if (!entry.kept) this.#entries.delete(entry.id);
     return this.get(migrationId);
+  }
+
+  /** @throws MIGRATE_UNKNOWN, MIGRATE_ENDED */
+  async #underWay(migrationId: string): Promise<MigrationEntry> {
+    const entry = this.#entries.get(migrationId);
+    if (entry) return entry;
+    await this.get(migrationId);
+    throw failMigrate('MIGRATE_ENDED', migrationId);
   }
 
   // --- asked for by another site ------------------------------------------------------------------------------
