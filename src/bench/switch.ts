@@ -42,7 +42,7 @@ interface Options {
   cases: string;
   use?: number;
   codecs: string;
-  switchBudget?: number;
+  switchBudget?: number | null;
   diskRate: number;
   memoryRate: number;
   link?: string;
@@ -65,7 +65,9 @@ const command = benchCommand(
     count,
   )
   .option('--codecs <list>', `of memory and disk: of ${benchCodecs.join(', ')}`, 'content')
-  .option('--switch-budget <ms>', 'ours: as `cloudap migrate --switch-budget`', count)
+  .option('--switch-budget <ms>', 'ours: as `cloudap migrate --switch-budget`; `none` for none', (text) =>
+    text === 'none' ? null : count(text),
+  )
   .option('--disk-rate <n>', "busy: the guest's disk operations a second", count, 30)
   .option('--memory-rate <n>', 'busy: memory pages that the guest writes a second', count, 300)
   .option('--link <spec>', `default: ${DEFAULT_LINK.emulator}; ${DEFAULT_LINK.netns} with netns`)

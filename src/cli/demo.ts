@@ -11,7 +11,7 @@ import { parseLinkSpec } from '../link/link-spec.ts';
 import { DemoVm } from './demo/steps.ts';
 import { action, command, type CliContext } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
-import { parseDurationMs } from './kit/duration.ts';
+import { parseBudgetMs } from './kit/duration.ts';
 import { defaultCacheDir } from './kit/image-store.ts';
 import { withInterrupt } from './kit/interrupt.ts';
 import { MigrationDisplay, summary } from './kit/migration-display.ts';
@@ -27,7 +27,7 @@ interface Options {
   link: string;
   memoryCodec?: string;
   diskCodec?: string;
-  switchBudget?: number;
+  switchBudget?: number | null;
   json?: string;
   keep?: boolean;
 }
@@ -61,8 +61,8 @@ export default function demo(context: CliContext): Command {
     )
     .option(
       '--switch-budget <time>',
-      'switch after about this long (500ms, 2s); see `cloudap migrate --help`',
-      parseDurationMs,
+      'switch after about this long (500ms, 2s, none); see `cloudap migrate --help`',
+      parseBudgetMs,
     )
     .option('--json <file>', 'write the migration record (docs/METRICS.md) to this file')
     .option('--keep', 'leave both sites running until Ctrl-C')

@@ -7,7 +7,7 @@ import { migrationViewSchema, type Migrate, type MigrationView } from '../site/a
 import type { ApiClient } from '../site/api/client.ts';
 import { action, apiClient, command, withSite, type CliContext, type SiteOptions } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
-import { parseDurationMs } from './kit/duration.ts';
+import { parseBudgetMs } from './kit/duration.ts';
 import { MigrationDisplay, summary } from './kit/migration-display.ts';
 import { failUsage, formatMs, printJson, table } from './kit/output.ts';
 
@@ -16,7 +16,7 @@ interface Options extends SiteOptions {
   scheme: 'hybrid';
   memoryCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   diskCodec?: 'raw' | 'rle' | 'zstd' | 'content';
-  switchBudget?: number;
+  switchBudget?: number | null;
   cancel?: string;
   takeBack?: string;
   follow?: string;
@@ -62,8 +62,8 @@ export default function migrate(context: CliContext): Command {
     )
     .option(
       '--switch-budget <time>',
-      'switch after about this long (500ms, 2s), whatever of the memory has gone: the rest follows, and the VM waits where it needs it',
-      parseDurationMs,
+      'switch after about this long (500ms, 2s), whatever of the memory has gone: the rest follows, and the VM waits where it needs it; `none`: send all of it first (default: as soon as the VM would wait for little, which depends on the link)',
+      parseBudgetMs,
     )
     .option('--follow <id>', 'show a migration that is under way, by its id')
     .option('--cancel <id>', 'cancel a migration that has not switched yet')

@@ -22,6 +22,7 @@ const record: MigrationRecord = {
   totalTimeMs: null,
   completedAsPrecopy: false,
   switchBudgetMs: null,
+  roundOneCut: null,
   bytes: { memory: 0, disk: 0, device: 0, control: 0, total: 0 },
   rawBytes: { memory: 0, disk: 0, device: 0 },
   pages: {
@@ -33,6 +34,8 @@ const record: MigrationRecord = {
     resent: 0,
     postCopied: 0,
     faulted: 0,
+    held: 0,
+    placedOnRequest: 0,
   },
   codecLevel: { min: 1, max: 6, last: 6 },
   blocks: { sizeBytes: 4096, total: 0, pushed: 0, pulled: 0, skipped: 0, referenced: 0 },

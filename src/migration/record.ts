@@ -47,13 +47,16 @@ export const migrationRecordSchema = z.object({
   completedAsPrecopy: z.boolean(),
   /** What the switch might take, if it was asked for; `pages.faulted` is what that cost. */
   switchBudgetMs: ms.nullable().default(null),
+  /** Why round one was left unfinished: for the budget, or because leaving it cost the VM little. */
+  roundOneCut: z.enum(['budget', 'early']).nullable().default(null),
   bytes: z.object({ memory: count, disk: count, device: count, control: count, total: count }),
   /** What the same would have been without our encoding. */
   rawBytes: z.object({ memory: count, disk: count, device: count }),
   /**
    * How page records travelled: all zero, as bytes, as a reference to content of the target, as a repeat of a page sent
    * before. `fromResidue`: of the references, those to what the target kept of this VM. `resent`: references that had to
-   * be sent after all. `postCopied` and `faulted` count across these.
+   * be sent after all. `postCopied` and `faulted` count across these. `held`: those that the target kept back from its QEMU
+   * until the VM ran, `placedOnRequest`: of them, those that QEMU then asked for and had without a round trip.
    */
   pages: z.object({
     zero: count,
@@ -64,6 +67,8 @@ export const migrationRecordSchema = z.object({
     resent: count.default(0),
     postCopied: count,
     faulted: count,
+    held: count.default(0),
+    placedOnRequest: count.default(0),
   }),
   /** Levels of zstd at which round one was compressed, 0 for not at all; null where nothing was. */
   codecLevel: z.object({ min: count, max: count, last: count }).nullable().default(null),

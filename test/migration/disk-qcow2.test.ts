@@ -2,7 +2,6 @@ import { copyFile, open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { run } from '../../src/base/process.ts';
-import { DiskSource } from '../../src/migration/disk/index.ts';
 import * as disk from '../../src/wire/disk/index.ts';
 import {
   type ByteExtent,
@@ -243,14 +242,30 @@ describe('an overlay', () => {
     await run('qemu-img', ['check', '-q', targetPath]);
   });
 
-  it('can be frozen in rehearsal, whatever the file is', async () => {
+  it('freezes what is there then, whatever was packed ahead', async () => {
     await using folder = await tempFolder();
     const { overlay } = await overlayIn(folder.path);
-    const before = await readFile(overlay);
-    await DiskSource.rehearse(overlay);
-    await DiskSource.rehearse(join(folder.path, 'nothing'));
-    await DiskSource.rehearse(folder.path);
-    expect((await readFile(overlay)).equals(before)).toBe(true);
+    await using pair = await diskPair(folder.path, overlay);
+    const { source, target } = pair;
+    await source.ahead();
+    // a table of its own, and one that was packed already
+    await qemuIo(overlay, 'write -P 77 650M 64k', 'write -P 78 0 4k');
+    await source.freeze();
+    await target.frozen;
+    source.startPush();
+    await Promise.all([target.complete, source.complete]);
+    expect((await readFile(pair.targetPath)).equals(await readFile(overlay))).toBe(true);
+  });
+
+  it('makes nothing of what cannot be packed ahead', async () => {
+    await using folder = await tempFolder();
+    const path = join(folder.path, 'nothing.qcow2');
+    await create(path, MIB);
+    await using file = await open(path, 'r+');
+    await file.truncate(0);
+    await using pair = await diskPair(folder.path, path);
+    await pair.source.ahead();
+    await expect(pair.source.freeze()).rejects.toThrow();
   });
 
   it('stays right in every interleaving of pushes, pulls, skips, cuts and damage', async () => {

@@ -44,7 +44,7 @@ export interface JourneyOptions {
   readonly useMs: number;
   /** Name of the template, where there is one. */
   readonly template: string | undefined;
-  readonly switchBudgetMs: number | undefined;
+  readonly switchBudgetMs: number | null | undefined;
 }
 
 /**

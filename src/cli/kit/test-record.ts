@@ -33,6 +33,7 @@ export function exampleRecord(): MigrationRecord {
     totalTimeMs: 3100,
     completedAsPrecopy: false,
     switchBudgetMs: null,
+    roundOneCut: null,
     bytes: { memory: 18 * MIB, disk: MIB, device: MIB / 2, control: MIB / 2, total: 20 * MIB },
     rawBytes: { memory: 200 * MIB, disk: 2 * MIB, device: MIB },
     pages: {
@@ -44,6 +45,8 @@ export function exampleRecord(): MigrationRecord {
       resent: 0,
       postCopied: 7,
       faulted: 8,
+      held: 0,
+      placedOnRequest: 0,
     },
     codecLevel: { min: 1, max: 6, last: 6 },
     blocks: { sizeBytes: 4096, total: 6, pushed: 1, pulled: 2, skipped: 3, referenced: 0 },

@@ -1,4 +1,4 @@
-import type { BigIntStats } from 'node:fs';
+import { type BigIntStats, fstatSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import type { Lane } from '../../link/types.ts';
 import { Bitmap, type Run } from '../../wire/bitmap.ts';
@@ -9,6 +9,7 @@ import { MAX_CONTENT_MISSES, MAX_SOURCE_PULLS, PULL_WORKERS } from './constants.
 import { fail } from './errors.ts';
 import { readMetadataRuns, readRunNow, readRunOf } from './layout.ts';
 import { type DiskNotes, noteMessage } from './noted.ts';
+import type { Pace } from '../pace.ts';
 import { Phase } from './phase.ts';
 import type { DiskSourceOptions, DiskSourceStats, FreezeReport } from './types.ts';
 
@@ -29,8 +30,9 @@ export class DiskSource implements AsyncDisposable {
   readonly complete: Promise<void>;
   readonly #completed = Promise.withResolvers<void>();
   readonly #ready = Promise.withResolvers<void>();
-  readonly #options: Required<Omit<DiskSourceOptions, 'signal' | 'notes'>>;
+  readonly #options: Required<Omit<DiskSourceOptions, 'signal' | 'notes' | 'pace'>>;
   readonly #notes: DiskNotes | undefined;
+  readonly #pace: Pace | undefined;
   readonly #file: FileHandle;
   readonly #stop = new AbortController();
   readonly #phase = new Phase<SourcePhase>(
@@ -60,10 +62,13 @@ export class DiskSource implements AsyncDisposable {
   #idle: PromiseWithResolvers<void> | undefined;
   #pushing = false;
   #ended = false;
+  /** Metadata that `ahead` has packed, by first sector. */
+  #ahead: ReadonlyMap<number, { readonly data: Buffer; readonly message: Buffer }> = new Map();
 
   private constructor(options: DiskSourceOptions, file: FileHandle) {
-    const { signal, notes, ...rest } = options;
+    const { signal, notes, pace, ...rest } = options;
     this.#notes = notes;
+    this.#pace = pace;
     this.#options = { disk: 0, codec: CODEC_RLE, format: 'qcow2', ...rest };
     this.#file = file;
     this.complete = this.#completed.promise;
@@ -86,19 +91,20 @@ export class DiskSource implements AsyncDisposable {
   }
 
   /**
-   * Goes through the freeze without sending anything, so that caches and compiled code are warm when it counts. The
-   * machine may still run and its file change under our eyes: whatever fails is ignored, nothing is kept.
+   * Packs the metadata as it is now, while the machine still runs: what stays the same until the freeze need not be packed
+   * then. Reads through the page cache, too. Whatever fails is ignored: the freeze itself will tell.
    */
-  static async rehearse(path: string): Promise<void> {
+  async ahead(): Promise<void> {
     try {
-      await using file = await open(path, 'r');
-      const { size } = await file.stat();
-      const pieces = readMetadataRuns(file, size).flatMap((run) => split(run, METADATA_SECTORS));
-      for (const run of pieces) {
-        disk.encodeData(0, 0, run, await readRunOf(file, run, size), CODEC_ZSTD);
-      }
+      const { size } = await this.#file.stat();
+      const pieces = readMetadataRuns(this.#file, size).flatMap((run) => split(run, METADATA_SECTORS));
+      const packed = pieces.map((run) => {
+        const data = readRunNow(this.#file, run, size);
+        return [run.first, { data, message: disk.encodeData(this.#disk, 0, run, data, CODEC_ZSTD) }] as const;
+      });
+      this.#ahead = new Map(packed);
     } catch {
-      // The freeze itself will tell.
+      this.#ahead = new Map();
     }
   }
 
@@ -115,7 +121,7 @@ export class DiskSource implements AsyncDisposable {
    */
   async freeze(): Promise<FreezeReport> {
     this.#phase.expect('freeze', 'idle');
-    const stat = await this.#file.stat({ bigint: true });
+    const stat = fstatSync(this.#file.fd, { bigint: true });
     if (stat.size > BigInt(disk.MAX_FILE_BYTES)) throw fail('DISK_LIMIT', `a file of ${stat.size} bytes`);
     const fileSizeBytes = Number(stat.size);
     const qcow2 = this.#options.format === 'qcow2';
@@ -137,8 +143,14 @@ export class DiskSource implements AsyncDisposable {
     );
     for (const [i, run] of pieces.entries()) {
       this.#counts.metadata += this.#clear(run);
-      await this.#sendData('urgent', disk.DISK_METADATA, 0, run, contents[i] ?? Buffer.alloc(0), CODEC_ZSTD);
+      const data = contents[i] ?? Buffer.alloc(0);
+      const ahead = this.#ahead.get(run.first);
+      const message = ahead?.data.equals(data)
+        ? ahead.message
+        : disk.encodeData(this.#disk, 0, run, data, CODEC_ZSTD);
+      await this.#sendPacked('urgent', disk.DISK_METADATA, message, data);
     }
+    this.#ahead = new Map();
     return {
       fileSizeBytes,
       metadataBytes: metadata.reduce((sum, run) => sum + disk.runBytes(run, fileSizeBytes), 0),
@@ -257,6 +269,7 @@ export class DiskSource implements AsyncDisposable {
     let current = 0;
     while (this.#bitmap.count > 0) {
       await this.#notes?.room();
+      await this.#pace?.room(disk.MAX_EXTENT_BYTES);
       this.#stop.signal.throwIfAborted();
       current = this.#pivot ?? current;
       this.#pivot = undefined;
@@ -330,6 +343,7 @@ export class DiskSource implements AsyncDisposable {
   #onPull({ pull, run, again }: disk.PullFrame): void {
     this.#phase.expect('PULL', 'ready', 'complete');
     if (this.#pulls.length >= MAX_SOURCE_PULLS) throw fail('DISK_LIMIT', `${MAX_SOURCE_PULLS} pulls wait`);
+    this.#pace?.asked();
     const end = run.first + run.count;
     const runs = again ? [run] : [...this.#bitmap.runs(run.first, end)];
     const cleared = this.#clear(run);

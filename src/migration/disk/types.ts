@@ -1,3 +1,4 @@
+import type { Pace } from '../pace.ts';
 import type { LinkSession } from '../../link/types.ts';
 import type { CodecId } from '../../wire/codec.ts';
 import type { LatencySummary } from './histogram.ts';
@@ -17,6 +18,8 @@ export interface DiskSourceOptions {
   /** `raw` has no metadata that must go ahead. */
   format?: 'qcow2' | 'raw';
   notes?: DiskNotes | undefined;
+  /** How fast the push may go once the VM runs at the target. */
+  pace?: Pace | undefined;
   signal?: AbortSignal;
 }
 

@@ -7,7 +7,12 @@ import type { EncodedFrame } from '../../wire/qemu-stream/batch.ts';
 import { PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
 import { StreamEncoder, type StreamStats } from '../../wire/qemu-stream/encoder.ts';
 import type { ContentLookup } from '../../wire/qemu-stream/content.ts';
-import { encodePageRequest, encodeShut, ReturnPathParser } from '../../wire/qemu-stream/returnPath.ts';
+import {
+  encodePageRequest,
+  encodeShut,
+  ReturnPathParser,
+  type ReturnMessage,
+} from '../../wire/qemu-stream/returnPath.ts';
 import {
   decodeContentMissing,
   decodeDecoded,
@@ -18,6 +23,8 @@ import {
   MESSAGE_STREAM_END,
   migrationFail,
 } from '../messages.ts';
+import type { Pace } from '../pace.ts';
+import { Chunks } from './chunks.ts';
 import { type CodecLevels, Packing } from './packing.ts';
 import { type ChannelResidue, ruleOf } from './residue.ts';
 import { RetainedContent } from './retained.ts';
@@ -32,6 +39,8 @@ const HELD_BACK_MS = 500;
 /** When the target has asked for so many pages that it should have had, its content is not referred to any more. */
 const MISSING_MAX_PAGES = 64;
 const CONNECT_POLL_MS = 5;
+/** Pages around one that the target waits for that are sent along: what a guest touches next is often beside it. */
+const NEIGHBOUR_BYTES = 8 * PAGE_BYTES;
 /** QEMU counts as throttled when it has written nothing for this long. */
 const QUIET_MS = 8;
 
@@ -49,6 +58,8 @@ export interface MemorySourceOptions {
    * would start the VM here again when its connection breaks.
    */
   onTakeover: (completed: boolean) => Promise<void>;
+  /** How fast what nobody waits for may go once the VM runs at the target. */
+  pace?: Pace | undefined;
 }
 
 export interface MemorySourceStats {
@@ -87,6 +98,7 @@ interface Channel {
   wake: (() => void) | undefined;
   sequence: number;
   socket: Socket | undefined;
+  chunks: Chunks | undefined;
 }
 
 /**
@@ -123,6 +135,8 @@ export class MemorySource implements AsyncDisposable {
   #flushTimer: NodeJS.Timeout | undefined;
   #heldBack: PromiseWithResolvers<void> | undefined;
   #heldBackBytes = 0;
+  /** Of the last request on the return path, which the next one need not repeat. */
+  #requestedBlock: string | undefined;
   /** QEMU is read, and nothing is done with it. */
   #discarding = false;
   /** Post-copy: the last byte of the main channel has been read. */
@@ -232,11 +246,26 @@ export class MemorySource implements AsyncDisposable {
 
   /** Bytes of the target's return path, for the source's QEMU. */
   handleReturn(payload: Buffer): void {
-    const requests = this.#returnPath.push(payload).some((message) => message.kind === 'request-pages');
-    // whatever the target waits for may stand behind what is held back
-    if (requests) this.resumeBackground();
+    const requests = this.#returnPath.push(payload).filter((message) => message.kind === 'request-pages');
     const { socket } = this.#channels[0];
     if (socket?.writable) socket.write(payload);
+    if (requests.length === 0) return;
+    // whatever the target waits for may stand behind what is held back
+    this.resumeBackground();
+    for (const request of requests) this.#requestNeighbours(request);
+    this.#channels[0].chunks?.readOn();
+    this.#options.pace?.asked();
+  }
+
+  #requestNeighbours({ block: named, startByte }: Extract<ReturnMessage, { kind: 'request-pages' }>): void {
+    const block = named ?? this.#requestedBlock;
+    this.#requestedBlock = block;
+    const { socket, encoder } = this.#channels[0];
+    const lengthBytes = encoder.stats().blocks.find(({ name }) => name === block)?.lengthBytes ?? 0;
+    const start = Number(startByte) - (Number(startByte) % NEIGHBOUR_BYTES);
+    const end = Math.min(start + NEIGHBOUR_BYTES, lengthBytes);
+    if (block !== undefined && end > start && socket?.writable)
+      socket.write(encodePageRequest(block, start, end - start));
   }
 
   /**
@@ -259,6 +288,7 @@ export class MemorySource implements AsyncDisposable {
     this.abandon();
     this.#discarding = true;
     this.#discard.resolve();
+    this.#options.pace?.end();
     for (const channel of this.#channels) channel.wake?.();
     if (this.#written) this.#sayArrived();
   }
@@ -295,6 +325,7 @@ export class MemorySource implements AsyncDisposable {
     clearTimeout(this.#flushTimer);
     this.#discarding = true;
     this.#discard.resolve();
+    this.#options.pace?.end();
     for (const { socket, wake, retained } of this.#channels) {
       wake?.();
       retained.close();
@@ -340,6 +371,7 @@ export class MemorySource implements AsyncDisposable {
       wake: undefined,
       sequence: 0,
       socket: undefined,
+      chunks: undefined,
     };
     return channel;
   }
@@ -352,8 +384,8 @@ export class MemorySource implements AsyncDisposable {
       return;
     }
     channel.socket = socket;
-    socket.on('error', () => {});
-    const pump = this.#pump(channel, socket);
+    channel.chunks = new Chunks(socket);
+    const pump = this.#pump(channel, channel.chunks);
     this.#pumps.push(pump);
     pump.then(
       () => channel.index === 0 && this.#finished.resolve(),
@@ -365,14 +397,14 @@ export class MemorySource implements AsyncDisposable {
    * Reads a channel to its end. After a failure it only holds the socket open: closing it would bring QEMU into a state
    * that is hard to leave, see discardRest.
    */
-  async #pump(channel: Channel, socket: Socket): Promise<void> {
+  async #pump(channel: Channel, chunks: Chunks): Promise<void> {
     const { index } = channel;
     try {
-      for await (const chunk of socket as AsyncIterable<Buffer>) {
+      for await (const chunk of chunks) {
         try {
           if (this.#discarding) channel.encoder.push(chunk);
           else await this.#take(channel, chunk);
-          if (index === 0) this.#listeningSinceMs = performance.now();
+          if (index === 0 && chunks.isEmpty) this.#listeningSinceMs = performance.now();
         } catch (error) {
           this.#finished.reject(error);
           await this.#discard.promise;
@@ -412,6 +444,9 @@ export class MemorySource implements AsyncDisposable {
     }
     if (this.#phase === 'precopy') await this.#noted();
     await this.#room(channel);
+    // without the second channel what is asked for comes on this one
+    if (index === 0 && this.#phase === 'postcopy' && this.#channels[1].socket)
+      await this.#options.pace?.room(chunk.length);
     // while there is no room a batch may as well grow
     if (index === 0 && this.#phase === 'precopy' && !this.#tail)
       this.#flushTimer = setTimeout(() => encoder.flush(), FLUSH_DELAY_MS);

@@ -37,6 +37,7 @@ export interface RecordParts {
   link?: LinkStats | undefined;
   memory?: MemorySourceStats | undefined;
   figures?: TargetFigures | undefined;
+  roundOneCut?: MigrationRecord['roundOneCut'];
   times?: { stoppedAtMs: number; resumedAtMs: number; independentAtMs: number } | undefined;
   error?: unknown;
 }
@@ -81,6 +82,7 @@ export function buildRecord(parts: RecordParts): Readonly<MigrationRecord> {
     totalTimeMs: times ? since(times.independentAtMs) : null,
     completedAsPrecopy: memory?.completedAsPrecopy ?? false,
     switchBudgetMs: config.switchBudgetMs ?? null,
+    roundOneCut: parts.roundOneCut ?? null,
     bytes: {
       memory: memoryBytes,
       disk: diskBytes,
@@ -102,6 +104,8 @@ export function buildRecord(parts: RecordParts): Readonly<MigrationRecord> {
       resent: memory?.pagesResent ?? 0,
       postCopied: memory?.pagesPostCopied ?? 0,
       faulted: memory?.pagesFaulted ?? 0,
+      held: figures?.held.pages ?? 0,
+      placedOnRequest: figures?.held.placedOnRequest ?? 0,
     },
     codecLevel: memory?.codecLevels ?? null,
     blocks: figures?.blocks ?? { sizeBytes: 4096, total: 0, pushed: 0, pulled: 0, skipped: 0, referenced: 0 },

@@ -76,8 +76,11 @@ export const sourceMoverConfigSchema = z.object({
   diskCodec: codecSchema,
   /** Fixes the level at which round one is compressed; without it the level follows link and CPU. */
   zstdLevel: z.number().int().min(1).max(ZSTD_MAX_LEVEL).optional(),
-  /** From the request to the VM running at the target: round one is cut short for it, and post-copy has the rest. */
-  switchBudgetMs: z.number().int().positive().optional(),
+  /**
+   * From the request to the VM running at the target: round one is cut short for it, and post-copy has the rest. Null: it is
+   * never cut short; undefined: where most of what is left need not travel.
+   */
+  switchBudgetMs: z.number().int().positive().nullable().optional(),
   /** Use QEMU's second channel for the pages that the target waits for; both sides' QEMU must know it. */
   preempt: z.boolean(),
   /** Unix time at which the user or an agent asked for the migration. */

@@ -2,6 +2,7 @@ import { mkdir, open, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { abortable, sleep } from '../../base/async.ts';
 import type { Lane, LinkSession } from '../../link/types.ts';
+import { NODE } from '../../qemu/block-nodes.ts';
 import { QemuMonitor } from '../../qemu/monitor.ts';
 import { loadOrMakePageIndexes } from '../../content/pages/background.ts';
 import { PageLookup } from '../../content/pages/lookup.ts';
@@ -22,7 +23,9 @@ import {
 } from '../messages.ts';
 import { endOutgoing, stayHere, type StayOptions, takeBack, withdrawOffer } from '../outgoing.ts';
 import { changeOwnership } from '../ownership.ts';
+import { Pace } from '../pace.ts';
 import type { MigrationRecord } from '../record.ts';
+import { worthLeaving } from '../schemes/early.ts';
 import { mayPreempt, setCapabilities, startRoundOne, switchOver } from '../schemes/hybrid.ts';
 import { isBeforeSwitch } from '../state.ts';
 import { buildRecord, Timeline } from './build-record.ts';
@@ -38,12 +41,17 @@ const READY_TIMEOUT_MS = 90_000;
 const CHANNELS_TIMEOUT_MS = 2_000;
 const CHANNELS_SETTLE_MS = 100;
 /** What emptying the pipe, freeze and resume take: a budgeted switch ends round one so much earlier. */
-const SWITCH_ALLOWANCE_MS = 150;
+const SWITCH_ALLOWANCE_MS = 60;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
 /** Statuses of QEMU's `MIGRATION` event after which nothing follows. */
 const ENDS = ['completed', 'failed', 'cancelled'];
 
-async function flushFile(path: string): Promise<void> {
+/**
+ * Has QEMU write what it holds of the overlay's tables, and the host what it holds of the file: else both would be done while
+ * the VM stands still. QMP has no command for the first; without the monitor's it only takes longer then.
+ */
+async function flushOverlay(qmp: QemuMonitor, path: string): Promise<void> {
+  await qmp.execute('human-monitor-command', { 'command-line': `qemu-io ${NODE.cow} flush` }).catch(() => {});
   await using file = await open(path, 'r');
   await file.datasync();
 }
@@ -67,6 +75,7 @@ export class SourceMover implements AsyncDisposable {
   #log: ContentLog | undefined;
   #firstOfResidue = 0;
   #preempt = false;
+  readonly #pace = new Pace();
   /** QEMU has been told to migrate. */
   #migrating = false;
   /** The target's QEMU listens. */
@@ -75,6 +84,7 @@ export class SourceMover implements AsyncDisposable {
   /** QEMU has ended its part in order; rejects where it failed. */
   #qemuCompleted: Promise<void> | undefined;
   #takingBack: PromiseWithResolvers<void> | undefined;
+  #roundOneCut: 'budget' | 'early' | null = null;
 
   constructor(config: SourceMoverConfig, context: MoverContext) {
     this.#config = config;
@@ -141,6 +151,7 @@ export class SourceMover implements AsyncDisposable {
       new MemorySource({
         socketPath: config.streamSocket,
         session,
+        pace: this.#pace,
         codec: plainCodec(config.memoryCodec),
         zstdLevel: config.zstdLevel,
         onTakeover: async (completed) => {
@@ -157,6 +168,7 @@ export class SourceMover implements AsyncDisposable {
         path: config.overlayPath,
         link: session,
         codec: codecIds[plainCodec(config.diskCodec)],
+        pace: this.#pace,
         notes: diskNotes(this.#log, () => this.#firstOfResidue),
       }),
     );
@@ -224,32 +236,48 @@ export class SourceMover implements AsyncDisposable {
     const precopyAtMs = Date.now();
     this.#migrating = true;
     await startRoundOne(qmp, this.#config.streamSocket);
-    // beside round one, which nothing waits for: the overlay's tables are in the page cache when the VM is stopped
-    void DiskSource.rehearse(this.#config.overlayPath);
     const { roundOneEndMs, drainedMs } = await switchOver(qmp, memory, {
       signal,
       since,
       memoryBytes: this.#config.vm.memoryMiB * 2 ** 20,
-      roundOneEndsAtMs: this.#roundOneEndsAtMs(),
+      cutShort: (over) => this.#cutShort(memory, over),
       ready: this.#targetReady,
-      commit: () => this.#offer(),
+      commit: async () => {
+        await this.#offer();
+        await this.#disk?.ahead();
+      },
     });
     this.#timeline.add('memory pre-copy', precopyAtMs, roundOneEndMs);
     this.#timeline.add('drain', roundOneEndMs, drainedMs);
     const stoppedAtMs = (await stop).timestampMs ?? Date.now();
     const resumed = await this.#peer.inbox.take('resumed', { signal });
+    this.#pace.start();
     memory.resumeBackground();
     const resumedAtMs = Math.max(stoppedAtMs, resumed.atMs - (session.stats().clockOffsetMs ?? 0));
     this.#timeline.add('freeze-and-copy', stoppedAtMs, resumedAtMs);
     return { stoppedAtMs, resumedAtMs };
   }
 
-  /** With a budget for the switch round one gets what draining and freezing leave of it, by `performance.now()`. */
-  #roundOneEndsAtMs(): number | undefined {
-    const { switchBudgetMs, initiatedAtMs } = this.#config;
-    if (switchBudgetMs === undefined) return undefined;
-    const leftMs = initiatedAtMs + switchBudgetMs - SWITCH_ALLOWANCE_MS - Date.now();
-    return performance.now() + Math.max(0, leftMs);
+  /**
+   * When round one is left unfinished: with a budget for the switch, at what draining and freezing leave of it; without one as
+   * soon as leaving costs the VM little. A codec without content is the paper's scheme as it is, with a whole round.
+   */
+  async #cutShort(memory: MemorySource, over: AbortSignal): Promise<void> {
+    const { switchBudgetMs, initiatedAtMs, memoryCodec } = this.#config;
+    const automatic = switchBudgetMs === undefined && memoryCodec === 'content';
+    if (typeof switchBudgetMs === 'number') {
+      const endsAtMs = initiatedAtMs + switchBudgetMs - SWITCH_ALLOWANCE_MS;
+      await sleep(Math.max(0, endsAtMs - Date.now()), over);
+    } else if (automatic) {
+      const { session } = this.#parts();
+      const beganAtMs = performance.now();
+      await worthLeaving(() => {
+        const { pagesSeen, pagesTotal } = memory.stats().encoder;
+        const elapsedMs = performance.now() - beganAtMs;
+        return { elapsedMs, pagesSeen, pagesTotal, rttMs: session.stats().minRttMs };
+      }, over);
+    } else return abortable(new Promise<void>(() => {}), over);
+    this.#roundOneCut = automatic ? 'early' : 'budget';
   }
 
   /** Everything that the target still needs, until it is independent; then the record. */
@@ -285,6 +313,7 @@ export class SourceMover implements AsyncDisposable {
         link: session.stats(),
         memory: memory.stats(),
         figures,
+        roundOneCut: this.#roundOneCut,
         times: { stoppedAtMs, resumedAtMs, independentAtMs },
       }),
     );
@@ -295,10 +324,9 @@ export class SourceMover implements AsyncDisposable {
   #offer(): Promise<void> {
     this.#offered ??= (async () => {
       const { siteId, peerSiteId, vm, ownershipPath, overlayPath } = this.#config;
-      const { session } = this.#parts();
+      const { session, qmp } = this.#parts();
       await this.#targetReady;
-      // what the page cache holds of the overlay goes to the disk now and not while the VM stands still
-      await flushFile(overlayPath);
+      await flushOverlay(qmp, overlayPath);
       if (session.state !== 'open') throw migrationFail('MOVER_PEER_FAILED', 'the link is cut');
       this.#peer.signal.throwIfAborted();
       await changeOwnership(

@@ -59,7 +59,7 @@ export async function startRoundOne(qmp: QemuMonitor, streamSocket: string): Pro
 }
 
 /**
- * Waits for the end of round one (or of the time that it has), empties the pipe and starts post-copy; returns when the VM has been stopped.
+ * Waits for the end of round one (or until it is left), empties the pipe and starts post-copy; returns when the VM has been stopped.
  * `commit` runs at the last moment at which the source can still go on by itself.
  */
 export async function switchOver(
@@ -69,8 +69,8 @@ export async function switchOver(
     signal: AbortSignal;
     since: QmpMark;
     memoryBytes: number;
-    /** When round one is left unfinished, by `performance.now()`; what has not gone by then is post-copied. */
-    roundOneEndsAtMs: number | undefined;
+    /** Resolves when round one is to be left unfinished; what has not gone by then is post-copied. */
+    cutShort: (signal: AbortSignal) => Promise<void>;
     /** The target can take the VM. */
     ready: Promise<void>;
     commit: () => Promise<void>;
@@ -90,13 +90,10 @@ export async function switchOver(
   for (const promise of [stop, failed, roundOne, memory.finished]) promise.catch(() => {});
   const broken = [failed, memory.finished.then(() => failed)];
 
-  const { roundOneEndsAtMs } = options;
   const over = new AbortController();
-  const budget =
-    roundOneEndsAtMs === undefined
-      ? []
-      : [sleep(roundOneEndsAtMs - performance.now(), AbortSignal.any([signal, over.signal]))];
-  await Promise.race([roundOne, stop, ...broken, ...budget]).finally(() => over.abort());
+  const cutShort = options.cutShort(AbortSignal.any([signal, over.signal]));
+  cutShort.catch(() => {});
+  await Promise.race([roundOne, stop, ...broken, cutShort]).finally(() => over.abort());
   const roundOneEndMs = Date.now();
   if (!stopped) await Promise.race([options.ready, stop, ...broken]);
   if (!stopped) {

@@ -92,7 +92,8 @@ export const migrateSchema = z.strictObject({
   scheme: z.enum(['hybrid']).default('hybrid'),
   memoryCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
   diskCodec: z.enum(['raw', 'rle', 'zstd', 'content']).optional(),
-  switchBudgetMs: z.number().int().min(1).max(SWITCH_BUDGET_MAX_MS).optional(),
+  /** Null: none; left out: as it pays. */
+  switchBudgetMs: z.number().int().min(1).max(SWITCH_BUDGET_MAX_MS).nullable().optional(),
 });
 export type Migrate = z.input<typeof migrateSchema>;
 

@@ -30,6 +30,8 @@ export class MigrationManager {
   readonly #entries = new Map<string, MigrationEntry>();
   /** Ids that were refused before they came: an abort may overtake its prepare. */
   readonly #tombstones = new Set<string>();
+  readonly #listeners = new Set<(view: MigrationView) => void>();
+  readonly #rates = new Map<string, number>();
 
   constructor(context: MigrateContext) {
     this.#context = context;
@@ -55,13 +57,52 @@ export class MigrationManager {
       return keepWhatTravelled(this.#context, entry);
     });
     this.#context.onActivity?.();
+    void this.#watch(entry).catch((error: unknown) => this.#context.log.error({ err: error }, 'migration'));
     return entry;
+  }
+
+  async #watch(entry: MigrationEntry): Promise<void> {
+    const { closing } = this.#context;
+    try {
+      for await (const view of entry.follow(closing, EVENT_INTERVAL_MS)) {
+        const last = view.active ? view : await this.get(entry.id);
+        const rateMbit = last.record?.link.rateMbit;
+        if (typeof rateMbit === 'number') this.#rates.set(last.peer, rateMbit);
+        for (const listener of this.#listeners) listener(last);
+      }
+    } catch (error) {
+      if (!closing.aborted) throw error;
+    }
+  }
+
+  /** Tells of each migration as it goes, at most ten times a second, the last time when it has ended. */
+  onChange(listener: (view: MigrationView) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** What the link to that site carried when a migration last measured it, in Mbit/s. */
+  lastRateMbit(peer: string): number | undefined {
+    return this.#rates.get(peer);
+  }
+
+  get activeCount(): number {
+    return this.#active().length;
   }
 
   // --- asked for at this site --------------------------------------------------------------------------------
 
-  /** Starts a migration and returns at once; `follow` tells how it goes. @throws MIGRATE_*, SITE_*, VM_* */
-  async start(request: Migrate, initiatedAtMs = Date.now()): Promise<MigrationView> {
+  /**
+   * Starts a migration and returns at once; `follow` tells how it goes. Whoever gives it an id may ask again: one that
+   * is under way, or has ended, is not started twice.
+   * @throws MIGRATE_*, SITE_*, VM_*
+   */
+  async start(
+    request: Migrate,
+    { initiatedAtMs = Date.now(), migrationId = newMigrationId() } = {},
+  ): Promise<MigrationView> {
+    const before = this.#entries.get(migrationId)?.view() ?? (await this.history.get(migrationId));
+    if (before) return before;
     const { vms, config } = this.#context;
     const vm = vms.store.get(request.vm);
     if (this.activeOf(vm.definition.id)) throw failMigrate('MIGRATE_BUSY', vm.definition.name);
@@ -73,7 +114,7 @@ export class MigrationManager {
     const entry = this.#add({
       version: 1,
       role: 'source',
-      migrationId: newMigrationId(),
+      migrationId,
       vmId: vm.definition.id,
       vmName: vm.definition.name,
       peer: request.to,

@@ -18,7 +18,7 @@ export interface SourceRequest {
   memoryCodec: SourceMoverConfig['memoryCodec'];
   diskCodec: SourceMoverConfig['diskCodec'];
   scheme: SourceMoverConfig['scheme'];
-  switchBudgetMs?: number;
+  switchBudgetMs?: number | null;
 }
 
 /**
