@@ -1,0 +1,170 @@
+import type { JsMsg } from '@nats-io/jetstream';
+import type { Logger } from 'pino';
+import { sleep } from '../base/async.ts';
+import { asCloudapError } from '../base/errors.ts';
+import { presenceSchema, type Presence } from '../control/messages.ts';
+import { STREAMS, type ControlPlane } from '../control/plane.ts';
+import { token } from '../control/subjects.ts';
+import { DEVICES_MAX, STRANGERS_MAX } from './constants.ts';
+import { elapsed, sighted, unseen, type DeviceState } from './device.ts';
+
+const TICK_MS = 250;
+const REOPEN_MS = 500;
+
+export interface TrackerOptions {
+  plane: ControlPlane;
+  log: Logger;
+  /** A user's place has changed; `presenceAtMs`: when the device was seen there. */
+  onMoved: (user: string, site: string | null, presenceAtMs: number) => void;
+  now?: () => number;
+}
+
+/**
+ * Follows the stream of presence: where each device is, and with it its user. The stream keeps the latest of what each site
+ * said of a device, so a center that starts goes through these first, and knows what one before it knew: nothing that was
+ * not yet settled when that one was killed is lost, and the same place twice is no change.
+ */
+export class PresenceTracker {
+  readonly #options: TrackerOptions;
+  readonly #now: () => number;
+  readonly #devices = new Map<string, DeviceState>();
+  /** Devices whose place is still to be written, and what was seen last. */
+  readonly #unsettled = new Map<string, Presence | undefined>();
+  readonly #strangers = new Map<string, Presence>();
+  readonly #stop = new AbortController();
+  readonly #running: Promise<unknown>;
+  #settling: Promise<void> | undefined;
+
+  private constructor(options: TrackerOptions) {
+    this.#options = options;
+    this.#now = options.now ?? Date.now;
+    this.#running = Promise.all([this.#follow(), this.#tick()]);
+  }
+
+  static start(options: TrackerOptions): PresenceTracker {
+    return new PresenceTracker(options);
+  }
+
+  /** Devices that were seen and belong to nobody, the latest last. */
+  strangers(): Presence[] {
+    return [...this.#strangers.values()];
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#stop;
+    const { plane, log } = this.#options;
+    while (!signal.aborted) {
+      try {
+        const consumer = await plane.js.consumers.get(STREAMS.presence);
+        let before = (await consumer.info()).num_pending;
+        const messages = await consumer.consume();
+        const stop = (): void => messages.stop();
+        signal.addEventListener('abort', stop, { once: true });
+        for await (const message of messages) {
+          this.#take(message);
+          // what was there already only says where everybody is by now
+          if (before > 0) before -= 1;
+          if (before === 0) void this.#settleAll();
+        }
+        signal.removeEventListener('abort', stop);
+      } catch (error) {
+        if (!signal.aborted) log.warn({ err: asCloudapError(error).message }, 'presence');
+      }
+      await sleep(REOPEN_MS, signal).catch(() => {});
+    }
+  }
+
+  #take(message: JsMsg): void {
+    let presence: Presence | undefined;
+    try {
+      presence = presenceSchema.safeParse(message.json()).data;
+    } catch {
+      presence = undefined;
+    }
+    if (!presence) {
+      this.#options.log.warn({ subject: message.subject }, 'a presence message was ignored');
+      return;
+    }
+    const { device } = presence;
+    this.#keep(device, sighted(this.#devices.get(device) ?? unseen, presence));
+    this.#unsettled.set(device, presence);
+  }
+
+  #keep(device: string, state: DeviceState): void {
+    this.#devices.delete(device);
+    this.#devices.set(device, state);
+    if (this.#devices.size > DEVICES_MAX) this.#devices.delete(this.#devices.keys().next().value ?? '');
+  }
+
+  async #tick(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      await sleep(TICK_MS, signal).catch(() => {});
+      const nowMs = this.#now();
+      for (const [device, before] of this.#devices) {
+        const after = elapsed(before, nowMs);
+        if (after === before) continue;
+        this.#devices.set(device, after);
+        this.#unsettled.set(device, undefined);
+      }
+      await this.#settleAll();
+    }
+  }
+
+  /** Writes what is not written yet; what fails stays for the next time. */
+  async #settleAll(): Promise<void> {
+    while (this.#settling) await this.#settling;
+    if (this.#unsettled.size === 0) return;
+    this.#settling = (async () => {
+      for (const [device, presence] of this.#unsettled) {
+        this.#unsettled.delete(device);
+        const state = this.#devices.get(device) ?? unseen;
+        try {
+          await this.#settle(device, state, presence);
+        } catch (error) {
+          if (!this.#unsettled.has(device)) this.#unsettled.set(device, presence);
+          if (this.#stop.signal.aborted) return;
+          this.#options.log.warn({ err: asCloudapError(error).message, device }, 'presence');
+          return;
+        }
+      }
+    })().finally(() => (this.#settling = undefined));
+    await this.#settling;
+  }
+
+  /** Writes where the user is, if that has changed. */
+  async #settle(device: string, state: DeviceState, presence: Presence | undefined): Promise<void> {
+    const { plane, onMoved } = this.#options;
+    const owner = (await plane.buckets.devices.get(token(device)))?.value.user;
+    if (owner === undefined) {
+      if (presence) this.#stranger(presence);
+      return;
+    }
+    if (state.pending) return;
+    const { whereabouts } = plane.buckets;
+    const found = await whereabouts.get(token(owner));
+    if (found?.value.site === state.site) return;
+    // another device of the user says where the user is, as long as that one is somewhere
+    const other = found?.value;
+    if (other && other.device !== device && state.site === null) return;
+    if (!found && state.site === null) return;
+    const sinceMs = presence?.atMs ?? this.#now();
+    const record = { version: 1 as const, user: owner, site: state.site, device, sinceMs };
+    await (found
+      ? whereabouts.update(token(owner), record, found.revision)
+      : whereabouts.create(token(owner), record));
+    onMoved(owner, state.site, sinceMs);
+  }
+
+  #stranger(presence: Presence): void {
+    this.#strangers.delete(presence.device);
+    this.#strangers.set(presence.device, presence);
+    if (this.#strangers.size > STRANGERS_MAX)
+      this.#strangers.delete(this.#strangers.keys().next().value ?? '');
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+}
