@@ -28,6 +28,15 @@ const remedies: Readonly<Record<string, string>> = {
   'migration.diskCodec': 'Write raw, rle, zstd or content',
   'migration.zstdLevel': 'Leave it out, or write a level between 1 and 19',
   'migration.linkLossTimeoutMs': 'Write milliseconds between 1000 and 600000',
+  control:
+    'Leave it out for a site by itself, or write `control: {site: ap1, servers: ["center.example.org:7422"]}`',
+  'control.site': 'Write the id of the site that this host is part of',
+  'control.servers': 'Write host:port of the control plane, such as `servers: ["center.example.org:7422"]`',
+  'control.center': 'Write the node id of the center, or leave it out where it is `center`',
+  'control.nats': 'Leave it out, or write how your own NATS lets us in: user and password, or token',
+  'control.nats.user': 'Write the user’s name, or leave it out',
+  'control.nats.password': 'Write the user’s password, or leave it out',
+  'control.nats.token': 'Write the token, or leave it out',
   residue: 'Leave it out, or write `residue: {maxMiB: 4096}`',
   'residue.maxMiB': 'Write how much disk space residue may take, such as `maxMiB: 4096`; 0 keeps none',
 };

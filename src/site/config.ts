@@ -3,7 +3,14 @@ import { dirname, resolve } from 'node:path';
 import { parseDocument } from 'yaml';
 import * as z from 'zod';
 import { configMessage, parseAddress } from './config-text.ts';
-import { CONFIG_MAX_BYTES, DIAL_SITES_MAX, MEMORY_MAX_MIB, RESIDUE_MAX_MIB, VMS_MAX } from './constants.ts';
+import {
+  CONFIG_MAX_BYTES,
+  CONTROL_SERVERS_MAX,
+  DIAL_SITES_MAX,
+  MEMORY_MAX_MIB,
+  RESIDUE_MAX_MIB,
+  VMS_MAX,
+} from './constants.ts';
 import { failSite } from './errors.ts';
 import { siteIdSchema } from './ids.ts';
 import { checkRuntimeDir, defaultRuntimeDir } from './paths.ts';
@@ -46,6 +53,25 @@ const linkSchema = z
     }
   });
 
+/** How an agent reaches the control plane. */
+export const controlSchema = z.strictObject({
+  /** The site that this host is part of. */
+  site: siteIdSchema,
+  /** host:port of the NATS servers. */
+  servers: z.array(address).min(1).max(CONTROL_SERVERS_MAX),
+  /** The node whose certificate the center's own NATS server shows. */
+  center: siteIdSchema.default('center'),
+  /** A NATS of the user's: how its operator lets us in. Without it our certificate is shown to the center's. */
+  nats: z
+    .strictObject({
+      user: z.string().optional(),
+      password: z.string().optional(),
+      token: z.string().optional(),
+    })
+    .optional(),
+});
+export type ControlConfig = z.infer<typeof controlSchema>;
+
 /** The YAML file as written; docs/SITE.md is the reference and a test keeps the two together. */
 export const siteFileSchema = z
   .strictObject({
@@ -72,6 +98,8 @@ export const siteFileSchema = z
     residue: z
       .strictObject({ maxMiB: z.int().min(0).max(RESIDUE_MAX_MIB).default(residue.maxMiB) })
       .default(residue),
+    /** Where it belongs to in a two-tier system; the agent of `cloudap host` reads it. */
+    control: controlSchema.optional(),
   })
   .superRefine((site, context) => {
     const self = site.link.dial.findIndex((d) => d.site === site.id);

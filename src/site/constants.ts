@@ -16,6 +16,9 @@ export const API_CONNECTIONS_MAX = 64;
 /** Sites that one configuration may name under `link.dial`. */
 export const DIAL_SITES_MAX = 64;
 
+/** NATS servers that one configuration may name. */
+export const CONTROL_SERVERS_MAX = 16;
+
 /** VMs that one site may be configured for. */
 export const VMS_MAX = 256;
 
@@ -124,3 +127,7 @@ export const PUSH_LOSS_TIMEOUT_MS = 120_000;
 export const STAGE_STATUS_INTERVAL_MS = 200;
 /** How long the process of a push may take to note where it is when its agent ends. */
 export const STAGE_END_TIMEOUT_MS = 10_000;
+
+/** How long a site that is dialled on demand may take to answer, and how often that is looked at. */
+export const CONNECT_TIMEOUT_MS = 10_000;
+export const CONNECT_POLL_MS = 20;

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import { sleep } from '../base/async.ts';
 import { asCloudapError } from '../base/errors.ts';
 import type { RpcHandlers, RpcPeer } from '../link/rpc.ts';
 import { dialRpcTls, serveRpcTls, type RpcClient } from '../link/rpc-tls.ts';
@@ -6,7 +7,7 @@ import type { TlsMaterial } from '../link/tls.ts';
 import type { SiteView } from './api/messages.ts';
 import { formatAddress } from './config-text.ts';
 import type { Address, SiteConfig } from './config.ts';
-import { PEER_CALL_TIMEOUT_MS, ROUTE_AGENT } from './constants.ts';
+import { CONNECT_POLL_MS, CONNECT_TIMEOUT_MS, PEER_CALL_TIMEOUT_MS, ROUTE_AGENT } from './constants.ts';
 import { failSite } from './errors.ts';
 import { helloSchema, type Hello } from './migrate/messages.ts';
 import { parseParams } from './migrate/params.ts';
@@ -37,6 +38,8 @@ export class Peers {
   readonly #clients = new Map<string, RpcClient>();
   readonly #connections = new Map<string, Connection>();
   readonly #errors = new Map<string, Error>();
+  /** Of sites that are dialled on demand, besides those of the configuration. */
+  readonly #addresses = new Map<string, Address>();
   #server: AsyncDisposable | undefined;
 
   private constructor(options: PeersOptions) {
@@ -56,19 +59,44 @@ export class Peers {
         onRefused: (error) => log.warn({ err: error.message }, 'a connection was refused'),
       });
     }
-    for (const { site, address } of config.link.dial) {
-      const client = dialRpcTls({
-        address,
-        route: ROUTE_AGENT,
-        tls,
-        expectedPeer: site,
-        handlers: peers.#handlers(site),
-        onConnect: (peer) => peers.#connected(site, peer, 'dialled'),
-        onDisconnect: (cause) => peers.#noteError(site, cause),
-      });
-      peers.#clients.set(site, client);
-    }
+    for (const { site, address } of config.link.dial) peers.#dial(site, address);
     return peers;
+  }
+
+  #dial(site: string, address: Address): void {
+    const client = dialRpcTls({
+      address,
+      route: ROUTE_AGENT,
+      tls: this.#options.tls,
+      expectedPeer: site,
+      handlers: this.#handlers(site),
+      onConnect: (peer) => this.#connected(site, peer, 'dialled'),
+      onDisconnect: (cause) => this.#noteError(site, cause),
+    });
+    this.#clients.set(site, client);
+  }
+
+  /** Has a connection with a site that the configuration does not name; dials `address` if there is none. @throws SITE_NOT_CONNECTED */
+  async connect(site: string, address: Address, signal?: AbortSignal): Promise<void> {
+    if (this.#connections.get(site)?.hello) return;
+    const before = this.#addresses.get(site);
+    if (!this.#clients.has(site) || (before && formatAddress(before) !== formatAddress(address))) {
+      const old = this.#clients.get(site);
+      this.#addresses.set(site, address);
+      this.#dial(site, address);
+      await old?.[Symbol.asyncDispose]();
+    }
+    await this.connected(site, signal);
+  }
+
+  /** Waits until the site is connected, whoever dialled. @throws SITE_NOT_CONNECTED */
+  async connected(site: string, signal?: AbortSignal): Promise<void> {
+    const untilMs = performance.now() + CONNECT_TIMEOUT_MS;
+    while (!this.#connections.get(site)?.hello) {
+      if (performance.now() > untilMs)
+        throw failSite('SITE_NOT_CONNECTED', `${site}: ${this.#errors.get(site)?.message ?? 'no answer'}`);
+      await sleep(CONNECT_POLL_MS, signal);
+    }
   }
 
   #handlers(site: string): RpcHandlers {
@@ -124,8 +152,16 @@ export class Peers {
     throw failSite('SITE_NOT_CONNECTED', error ? `${site}: ${error.message}` : site, { cause: error });
   }
 
+  /** Measures the round trip to a connected site, in ms, the agents' own work included. @throws SITE_*, RPC_* */
+  async roundTripMs(site: string): Promise<number> {
+    const sinceMs = performance.now();
+    await this.get(site).call('site.hello', this.#options.hello, { timeoutMs: PEER_CALL_TIMEOUT_MS });
+    return performance.now() - sinceMs;
+  }
+
   dialAddress(site: string): Address | undefined {
-    return this.#options.config.link.dial.find((entry) => entry.site === site)?.address;
+    const configured = this.#options.config.link.dial.find((entry) => entry.site === site)?.address;
+    return configured ?? this.#addresses.get(site);
   }
 
   list(): SiteView[] {

@@ -84,7 +84,7 @@ export class Site {
       paths: this.paths,
       log,
       peer: (site: string) => this.peers.get(site),
-      dialAddress: (site: string) => config.link.dial.find((entry) => entry.site === site)?.address,
+      dialAddress: (site: string) => this.peers.dialAddress(site),
     };
     this.pushes = new PushManager({
       ...common,
@@ -195,6 +195,11 @@ export class Site {
   async view(vm: StoredVm): Promise<VmView> {
     const image = await this.#backends.images.find(vm.definition.image).catch(() => undefined);
     return viewVm(this.config.id, this.vms, vm, this.migrations.activeOf(vm.definition.id)?.id, image);
+  }
+
+  /** Bytes that the VM's disk takes above its base image. */
+  async diskBytes(vm: StoredVm): Promise<number> {
+    return (await this.#backends.disks.fileBytes(vm.paths.overlay)).allocated;
   }
 
   async templates(): Promise<TemplateView[]> {

@@ -22,11 +22,12 @@ export function defineVm(
   image: BaseImage,
   choice: MachineChoice,
   accelerator: QemuFacts['accelerator'],
+  id = newVmId(),
 ): VmDefinition {
   const { defaults } = image;
   const commandLine = [image.commandLine, choice.append ?? ''].filter((part) => part !== '').join(' ');
   return {
-    ...newVm(name),
+    ...newVm(name, id),
     image: image.digest,
     accelerator,
     machine: parseMachineSpec({
@@ -56,10 +57,10 @@ export function defineVm(
  * A new VM of a template: its machine, but an identity of its own. QEMU does not compare the UUID with the saved state;
  * the guest reads it at its next boot.
  */
-export function defineFromTemplate(name: string, { manifest }: Template): VmDefinition {
+export function defineFromTemplate(name: string, { manifest }: Template, id = newVmId()): VmDefinition {
   const { image, accelerator, machine, digest } = manifest;
   return {
-    ...newVm(name),
+    ...newVm(name, id),
     image,
     template: digest,
     accelerator,
@@ -67,6 +68,6 @@ export function defineFromTemplate(name: string, { manifest }: Template): VmDefi
   };
 }
 
-function newVm(name: string): Pick<VmDefinition, 'version' | 'id' | 'name' | 'createdAtMs'> {
-  return { version: 1, id: newVmId(), name, createdAtMs: Date.now() };
+function newVm(name: string, id: string): Pick<VmDefinition, 'version' | 'id' | 'name' | 'createdAtMs'> {
+  return { version: 1, id, name, createdAtMs: Date.now() };
 }

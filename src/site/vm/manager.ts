@@ -102,11 +102,11 @@ export class VmManager {
     return { [Symbol.dispose]: () => void this.#reservedMiB.delete(id) };
   }
 
-  /** A VM that is off, of an image. @throws VM_NAME_TAKEN, VM_CAPACITY, IMAGE_*, QEMU_SPEC_INVALID */
-  async create(request: MachineChoice & { name: string; image: string }): Promise<StoredVm> {
+  /** A VM that is off, of an image; `id` is by default a new one. @throws VM_NAME_TAKEN, VM_CAPACITY, IMAGE_*, QEMU_SPEC_INVALID */
+  async create(request: MachineChoice & { id?: string; name: string; image: string }): Promise<StoredVm> {
     this.#checkPlace(request.name);
     const image = await this.#backends.images.get(request.image);
-    const definition = defineVm(request.name, image, request, this.facts.accelerator);
+    const definition = defineVm(request.name, image, request, this.facts.accelerator, request.id);
     return this.#store(definition, (paths) =>
       this.#backends.disks.createQcow2(paths.overlay, image.virtualBytes, backingOf(paths.overlay, image)),
     );
@@ -116,11 +116,11 @@ export class VmManager {
    * A VM that goes on from a template: it runs when this returns. Whatever fails leaves nothing.
    * @throws VM_NAME_TAKEN, VM_CAPACITY, VM_START_FAILED, TEMPLATE_*
    */
-  async createFromTemplate(name: string, reference: string): Promise<StoredVm> {
+  async createFromTemplate(name: string, reference: string, id?: string): Promise<StoredVm> {
     this.#checkPlace(name);
     const template = await this.#backends.templates.get(reference);
     const image = await requireUsable(template.manifest, this.facts, this.#backends.images);
-    const definition = defineFromTemplate(name, template);
+    const definition = defineFromTemplate(name, template, id);
     const vm = await this.#store(definition, (paths) =>
       this.#backends.disks.copy(template.overlayPath, paths.overlay),
     );
