@@ -38,6 +38,27 @@ const commands: readonly CommandEntry[] = [
     load: () => import('./residue/index.ts'),
   },
   {
+    name: 'up',
+    summary: 'run a Cloud center and CloudAPs on this machine, to try them out',
+    load: () => import('./up.ts'),
+  },
+  {
+    name: 'center',
+    summary: 'run a Cloud center; look at its hosts, VMs, moves, devices, users',
+    load: () => import('./center/index.ts'),
+  },
+  { name: 'ap', summary: 'run the agent of a CloudAP', load: () => import('./ap.ts') },
+  {
+    name: 'presence',
+    summary: 'say that a device is at a site now: its user’s VMs follow',
+    load: () => import('./presence.ts'),
+  },
+  {
+    name: 'host',
+    summary: 'run a host of a two-tier system',
+    load: () => import('./host.ts'),
+  },
+  {
     name: 'site',
     summary: 'run a site; set up, list and look at sites',
     load: () => import('./site/index.ts'),

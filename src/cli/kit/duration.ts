@@ -2,6 +2,11 @@ import { InvalidArgumentError } from 'commander';
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000 };
 
+/** As below, or `none`, which is null. */
+export function parseBudgetMs(text: string): number | null {
+  return text === 'none' ? null : parseDurationMs(text);
+}
+
 /** `500ms`, `2s`, `1.5s` or `1m` as whole milliseconds, for an option of commander. */
 export function parseDurationMs(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m)$/.exec(text);

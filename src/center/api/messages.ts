@@ -1,0 +1,100 @@
+import * as z from 'zod';
+import {
+  assignmentSchema,
+  deviceIdSchema,
+  heartbeatSchema,
+  inventorySchema,
+  moveRecordSchema,
+  nodeIdSchema,
+  siteRecordSchema,
+  strategySchema,
+  userIdSchema,
+  vmRecordSchema,
+  whereaboutsSchema,
+} from '../../control/messages.ts';
+import { migrationViewSchema } from '../../host/messages.ts';
+import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB } from '../../site/constants.ts';
+import { vmNameSchema } from '../../site/ids.ts';
+
+/** GET /status of a center. */
+export const centerStatusSchema = z.object({
+  id: z.string(),
+  version: z.string(),
+  pid: z.number(),
+  natsPid: z.number().nullable(),
+  startedAtMs: z.number(),
+  sites: z.number(),
+  hosts: z.object({ alive: z.number(), silent: z.number() }),
+  vms: z.number(),
+  moves: z.number(),
+});
+export type CenterStatus = z.infer<typeof centerStatusSchema>;
+
+/** GET /sites, PUT /sites/:site */
+export const siteListSchema = z.array(siteRecordSchema);
+export const putSiteSchema = z.strictObject({
+  label: z.string().max(128).default(''),
+  strategy: strategySchema.default('least-loaded'),
+});
+
+/** GET /hosts */
+export const hostViewSchema = z.object({
+  host: nodeIdSchema,
+  site: nodeIdSchema,
+  alive: z.boolean(),
+  heartbeat: heartbeatSchema,
+  inventory: inventorySchema.nullable(),
+});
+export type HostView = z.infer<typeof hostViewSchema>;
+
+/** GET /vms: where a VM is, whose it is, and why it is there. */
+export const centerVmSchema = z.object({
+  vm: vmRecordSchema,
+  assignment: assignmentSchema.nullable(),
+  decision: z.object({ site: z.string(), reason: z.string() }).nullable(),
+});
+export type CenterVm = z.infer<typeof centerVmSchema>;
+
+/** POST /vms: makes it, starts it and assigns it. */
+export const createCenterVmSchema = z
+  .strictObject({
+    name: vmNameSchema,
+    user: userIdSchema,
+    /** Where it is made, and where it is while its user is nowhere; by default the center. */
+    homeSite: nodeIdSchema.optional(),
+    image: z.string().min(1).max(256).optional(),
+    template: z.string().min(1).max(256).optional(),
+    memoryMiB: z.int().min(MEMORY_MIN_MIB).max(MEMORY_MAX_MIB).optional(),
+    cpus: z.int().min(1).max(CPUS_MAX).optional(),
+    follow: z.boolean().default(true),
+  })
+  .refine(({ image, template }) => (image === undefined) !== (template === undefined), {
+    path: ['image'],
+    message: 'give either an image or a template',
+  });
+
+/** POST /moves */
+export const createMoveSchema = z.strictObject({
+  vm: z.string().min(1).max(64),
+  toSite: nodeIdSchema,
+  toHost: nodeIdSchema.optional(),
+});
+export const moveViewSchema = z.object({
+  record: moveRecordSchema,
+  migration: migrationViewSchema.nullable(),
+});
+export type MoveAnswer = z.infer<typeof moveViewSchema>;
+
+/** PUT /devices/:device */
+export const putDeviceSchema = z.strictObject({ user: userIdSchema });
+export const deviceViewSchema = z.object({ device: deviceIdSchema, user: userIdSchema });
+
+/** POST /presence */
+export const postPresenceSchema = z.strictObject({
+  device: deviceIdSchema,
+  site: nodeIdSchema,
+  kind: z.enum(['arrive', 'leave']).default('arrive'),
+});
+
+/** GET /users */
+export const userListSchema = z.array(whereaboutsSchema);

@@ -1,0 +1,151 @@
+import type { Logger } from 'pino';
+import { sleep } from '../base/async.ts';
+import { asCloudapError } from '../base/errors.ts';
+import type { Fleet } from '../control/fleet.ts';
+import type { Assignment } from '../control/messages.ts';
+import { decide, type Decision } from '../schedule/decide.ts';
+import { FOLLOW_BACKOFF_MAX_MS, FOLLOW_BACKOFF_MS, FOLLOW_SWEEP_MS } from './constants.ts';
+import type { Moves } from './moves/moves.ts';
+
+interface Failure {
+  readonly attempts: number;
+  readonly againAtMs: number;
+}
+
+export interface FollowOptions {
+  fleet: Fleet;
+  moves: Moves;
+  log: Logger;
+}
+
+/**
+ * Brings each VM to where it should be: looks at what is so, decides, and asks for a move where the two differ. It looks
+ * again after every change and every few seconds, so whatever was missed, failed or came at the wrong time is made up for.
+ */
+export class Follow {
+  readonly #options: FollowOptions;
+  readonly #failures = new Map<string, Failure>();
+  /** The last decision on each VM, for people. */
+  readonly #decisions = new Map<string, Decision>();
+  /** When the presence arose that a user's VMs have not followed yet. */
+  readonly #since = new Map<string, number>();
+  readonly #stop = new AbortController();
+  readonly #unlisten: (() => void)[];
+  readonly #running: Promise<void>;
+
+  private constructor(options: FollowOptions) {
+    this.#options = options;
+    const { fleet, moves } = options;
+    this.#unlisten = [
+      moves.onChange(({ record }) => {
+        if (record.endedAtMs === null) return;
+        this.#ended(record.vm, record.state === 'completed');
+        this.#look(record.vm);
+      }),
+      fleet.onChange(({ kind, id }) => {
+        if (kind === 'vm' || kind === 'assignment') this.#look(id);
+        if (kind === 'user') for (const { vm, user } of fleet.assignments()) if (user === id) this.#look(vm);
+      }),
+    ];
+    this.#running = this.#sweep();
+  }
+
+  static start(options: FollowOptions): Follow {
+    return new Follow(options);
+  }
+
+  /** Why the VM is where it is, or goes where it goes. */
+  decision(vm: string): Decision | undefined {
+    return this.#decisions.get(vm);
+  }
+
+  /** A user is somewhere else: their VMs follow at once, whatever has failed before. */
+  moved(user: string, atMs: number): void {
+    this.#since.set(user, atMs);
+    for (const assignment of this.#options.fleet.assignments()) {
+      if (assignment.user !== user) continue;
+      this.#failures.delete(assignment.vm);
+      this.#look(assignment.vm);
+    }
+  }
+
+  async #sweep(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      for (const { vm } of this.#options.fleet.assignments()) this.#look(vm);
+      await sleep(FOLLOW_SWEEP_MS, signal).catch(() => {});
+    }
+  }
+
+  #look(vm: string): void {
+    if (this.#stop.signal.aborted) return;
+    const { fleet, log } = this.#options;
+    const assignment = fleet.assignment(vm);
+    const record = fleet.vm(vm);
+    if (!assignment || !record) return;
+    const userSite = fleet.whereabouts(assignment.user)?.site ?? null;
+    const decision = decide(record, assignment, userSite, fleet, Date.now());
+    this.#decisions.set(vm, decision);
+    void this.#act(assignment, decision).catch((error: unknown) => {
+      this.#ended(vm, false);
+      log.info({ vm, err: asCloudapError(error).message }, 'not moved');
+    });
+  }
+
+  async #act(assignment: Assignment, decision: Decision): Promise<void> {
+    const { fleet, moves } = this.#options;
+    const { vm, user } = assignment;
+    const active = moves.activeOf(vm);
+    if (active) {
+      const { move, to, cause } = active.record;
+      // what somebody has asked for is not undone under way
+      if (cause === 'presence' || cause === 'leave') await this.#duringMove(move, to.site, vm, decision);
+      return;
+    }
+    const record = fleet.vm(vm);
+    if (!record || record.site === decision.site) return;
+    // a VM that stands still has nothing to move, and one that is being handed over is somebody's business already
+    if (record.status !== 'running' || record.ownership !== 'owned') return;
+    if ((this.#failures.get(vm)?.againAtMs ?? 0) > Date.now()) return;
+    const whereabouts = fleet.whereabouts(user)?.site ?? null;
+    const requestedAtMs = Math.min(Date.now(), this.#since.get(user) ?? Date.now());
+    this.#since.delete(user);
+    await moves.request({
+      vm,
+      toSite: decision.site,
+      user,
+      cause: whereabouts === decision.site ? 'presence' : 'leave',
+      reason: decision.reason,
+      requestedAtMs: Date.now() - requestedAtMs > FOLLOW_SWEEP_MS ? Date.now() : requestedAtMs,
+    });
+  }
+
+  /**
+   * The user has moved on while the VM moves. Before the switch the move is given up, and the VM goes, or stays, where it
+   * should; after the switch it ends as it began, and the next look moves it on.
+   */
+  async #duringMove(move: string, towards: string, vm: string, decision: Decision): Promise<void> {
+    const { fleet, moves } = this.#options;
+    const assignment = fleet.assignment(vm);
+    const userSite = assignment?.follow ? (fleet.whereabouts(assignment.user)?.site ?? null) : null;
+    const wanted = userSite ?? assignment?.homeSite;
+    if (wanted === undefined || wanted === towards || decision.site === towards) return;
+    await moves.abort(move, decision.reason).catch(() => {});
+  }
+
+  #ended(vm: string, well: boolean): void {
+    if (well) {
+      this.#failures.delete(vm);
+      return;
+    }
+    const attempts = (this.#failures.get(vm)?.attempts ?? 0) + 1;
+    const waitMs = Math.min(FOLLOW_BACKOFF_MAX_MS, FOLLOW_BACKOFF_MS * 2 ** (attempts - 1));
+    this.#failures.set(vm, { attempts, againAtMs: Date.now() + waitMs });
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    for (const unlisten of this.#unlisten) unlisten();
+    await this.#running;
+  }
+}

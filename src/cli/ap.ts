@@ -1,0 +1,56 @@
+import { mkdir } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { loadAgentConfig } from '../center/config.ts';
+import { SiteAgent } from '../host/site-agent.ts';
+import { formatAddress } from '../site/config-text.ts';
+import { loadTls } from '../site/tls.ts';
+import { action, command, type CliContext } from './kit/command.ts';
+import { EXIT_OK } from './kit/constants.ts';
+import { failUsage } from './kit/output.ts';
+import { agentLog, signalled } from './kit/run-agent.ts';
+
+/** `cloudap ap --config FILE`: the agent of a CloudAP, which places VMs on its hosts. */
+export default function ap(context: CliContext): Command {
+  return command('ap', 'run the agent of a CloudAP', 'cloudap ap --config ap1/ap.yaml')
+    .option('--config <file>', 'its configuration (docs/TWO-TIER.md)')
+    .action(
+      action(context, async (options: { config?: string; json?: boolean }) => {
+        if (options.config === undefined) throw failUsage('USAGE', '`cloudap ap` needs --config FILE');
+        await run(context, options.config, options.json === true);
+        return EXIT_OK;
+      }),
+    );
+}
+
+async function run(context: CliContext, file: string, json: boolean): Promise<void> {
+  const { id, dataDir, tls, control } = loadAgentConfig(file);
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  const log = agentLog(context, { agent: id }, dataDir);
+  const ended = signalled();
+  const stop = new AbortController();
+  const material = await loadTls(tls, id);
+  const starting = SiteAgent.start({
+    node: id,
+    site: control.site,
+    address: { servers: control.servers.map(formatAddress), tls: { material, server: control.center } },
+    log,
+    signal: stop.signal,
+  });
+  // an AP starts with its center out of reach, too: it is ready to take up its work when that is back
+  context.output.out(
+    json
+      ? `${JSON.stringify({ ready: true, pid: process.pid })}\n`
+      : `agent of ${control.site} started, log ${dataDir}/agent.log\n`,
+  );
+  starting.then(
+    () => log.info('joined the control plane'),
+    (error: unknown) => {
+      if (!stop.signal.aborted) log.error({ err: error }, 'control plane');
+    },
+  );
+  log.info({ signal: await ended }, 'ending');
+  stop.abort();
+  const agent = await Promise.race([starting.catch(() => undefined), Promise.resolve(undefined)]);
+  await agent?.[Symbol.asyncDispose]();
+  process.exit(EXIT_OK);
+}

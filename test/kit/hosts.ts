@@ -1,0 +1,51 @@
+import type { HostSnapshot } from '../../src/control/fleet.ts';
+import type { Heartbeat, Inventory, Resources } from '../../src/control/messages.ts';
+
+export const IMAGE = 'a'.repeat(64);
+
+export function heartbeat(site: string, host: string, change: Partial<Heartbeat> = {}): Heartbeat {
+  return {
+    version: 1,
+    host,
+    site,
+    startedAtMs: 1,
+    seq: 1,
+    atMs: 1,
+    capacity: { cpus: 8, memoryMiB: 4096, diskMiB: 100_000, vms: 8 },
+    used: { cpus: 0, memoryMiB: 0, diskMiB: 0, vms: 0 },
+    cpuLoad: 0,
+    migrations: 0,
+    links: [],
+    ...change,
+  };
+}
+
+export const inventory = (site: string, host: string, images: string[] = [IMAGE]): Inventory => ({
+  version: 1,
+  host,
+  site,
+  cloudapVersion: '0',
+  qemuVersion: '7.2',
+  accelerator: 'tcg',
+  address: null,
+  images,
+  templates: [],
+});
+
+export function snapshot(
+  host: string,
+  used: Partial<Resources> = {},
+  change: Partial<HostSnapshot> = {},
+  site = 's',
+): HostSnapshot {
+  const beat = heartbeat(site, host);
+  return {
+    host,
+    site,
+    alive: true,
+    heartbeat: { ...beat, used: { ...beat.used, ...used } },
+    inventory: inventory(site, host),
+    reservations: [],
+    ...change,
+  };
+}
