@@ -260,6 +260,31 @@ export const limitNotes: Notes = {
       test: 'test/migration/bounded-memory.test.ts: a VM eight times as large takes no more memory to move',
     },
   },
+  'src/migration/pace.ts': {
+    PACE_SAVED_MAX_BYTES: {
+      crossed: 'more is not saved up',
+      test: 'src/migration/pace.test.ts: saves up little',
+    },
+  },
+  'src/migration/schemes/early.ts': {
+    PAUSE_MAX_MS: {
+      crossed: 'round one goes on',
+      test: 'src/migration/schemes/early.test.ts: a round that takes long is left for a pause that is short beside it',
+      why: 'How long a VM may be made to wait for pages by leaving round one early',
+    },
+    LEAVE_MAX: {
+      crossed: 'round one goes on',
+      test: 'src/migration/schemes/early.test.ts: nothing is left before enough has gone to tell',
+      why: 'Share of a VM’s memory that may still be to come when round one is left',
+    },
+  },
+  'src/migration/memory/chunks.ts': {
+    REQUESTED_MAX_BYTES: {
+      crossed: 'QEMU waits to write',
+      test: 'src/migration/memory/chunks.test.ts: QEMU waits while nothing is dealt with',
+      why: 'What may be read ahead of a channel for requests that stand behind it',
+    },
+  },
   'src/migration/memory/finish-paused.ts': {
     MAX_COMMANDS_BYTES: { crossed: '`MOVER_QEMU_SOURCE`' },
   },
@@ -719,6 +744,13 @@ export const limitNotes: Notes = {
   },
   'src/wire/qemu-stream/batch.ts': {
     SPARE_MAX: { crossed: 'the buffer is let go', why: 'Buffers kept for the next frames’ bodies' },
+  },
+  'src/wire/qemu-stream/held.ts': {
+    HELD_PAGES_MAX: { crossed: 'no page is held back' },
+    REFERENCE_MAX: {
+      crossed: 'the page is not held back',
+      why: 'Number of a reference that is kept account of',
+    },
   },
   'src/wire/qemu-stream/constants.ts': {
     PAGE_NUMBER_LIMIT: { crossed: '`STREAM_FRAME_CORRUPT`' },
