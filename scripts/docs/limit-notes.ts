@@ -808,13 +808,6 @@ export const limitNotes: Notes = {
   'src/wire/qemu-stream/batch.ts': {
     SPARE_MAX: { crossed: 'the buffer is let go', why: 'Buffers kept for the next frames’ bodies' },
   },
-  'src/wire/qemu-stream/held.ts': {
-    HELD_PAGES_MAX: { crossed: 'no page is held back' },
-    REFERENCE_MAX: {
-      crossed: 'the page is not held back',
-      why: 'Number of a reference that is kept account of',
-    },
-  },
   'src/wire/qemu-stream/constants.ts': {
     PAGE_NUMBER_LIMIT: { crossed: '`STREAM_FRAME_CORRUPT`' },
     PACKAGED_MAX_BYTES: {

@@ -66,11 +66,6 @@ export const migrationFail = errorCatalogue({
     remedy:
       'Look at the mover’s log at the target, which holds the end of QEMU’s. Before the switch the VM runs on at the source.',
   },
-  MOVER_CONTENT_LOST: {
-    summary: 'pages of a local image that were as they should be a moment ago are not any more',
-    remedy:
-      'The VM waits for them at the target. Its disk fails, or somebody has changed the image: see `cloudap image verify`; the source still has the VM, `cloudap migrate --take-back` lets it go on there.',
-  },
   MOVER_SOURCE_LOST: {
     summary: 'the source has gone while the VM still needs it',
     remedy:
@@ -123,8 +118,6 @@ export const targetFiguresSchema = z.object({
     max: z.number().nullable(),
   }),
   integrity: z.object({ checked: count, bad: count }),
-  /** Pages that QEMU was not given before the VM ran, and those of them that it then asked for. */
-  held: z.object({ pages: count, placedOnRequest: count }).default({ pages: 0, placedOnRequest: 0 }),
   peakRssMiB: z.number(),
   /** Unix times by the target's clock. */
   diskCompleteAtMs: z.number(),

@@ -34,8 +34,6 @@ const record: MigrationRecord = {
     resent: 0,
     postCopied: 0,
     faulted: 0,
-    held: 0,
-    placedOnRequest: 0,
   },
   codecLevel: { min: 1, max: 6, last: 6 },
   blocks: { sizeBytes: 4096, total: 0, pushed: 0, pulled: 0, skipped: 0, referenced: 0 },

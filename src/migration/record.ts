@@ -55,8 +55,7 @@ export const migrationRecordSchema = z.object({
   /**
    * How page records travelled: all zero, as bytes, as a reference to content of the target, as a repeat of a page sent
    * before. `fromResidue`: of the references, those to what the target kept of this VM. `resent`: references that had to
-   * be sent after all. `postCopied` and `faulted` count across these. `held`: those that the target kept back from its QEMU
-   * until the VM ran, `placedOnRequest`: of them, those that QEMU then asked for and had without a round trip.
+   * be sent after all. `postCopied` and `faulted` count across these.
    */
   pages: z.object({
     zero: count,
@@ -67,8 +66,6 @@ export const migrationRecordSchema = z.object({
     resent: count.default(0),
     postCopied: count,
     faulted: count,
-    held: count.default(0),
-    placedOnRequest: count.default(0),
   }),
   /** Levels of zstd at which round one was compressed, 0 for not at all; null where nothing was. */
   codecLevel: z.object({ min: count, max: count, last: count }).nullable().default(null),

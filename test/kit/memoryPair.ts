@@ -65,13 +65,7 @@ export interface MemoryPairOptions {
   codec?: MemorySourceOptions['codec'];
   zstdLevel?: number;
   /** As the movers set codec `content` up: pages of an image, and repeats. */
-  content?: {
-    lookup: ContentLookup;
-    reader: ReferencesOptions['reader'];
-    repeatPages: number;
-    /** Pages are held back until the VM runs. */
-    hold?: boolean;
-  };
+  content?: { lookup: ContentLookup; reader: ReferencesOptions['reader']; repeatPages: number };
   preempt?: boolean;
   /** The target's QEMU is not there yet: `target.connect()` is the test's. */
   late?: boolean;
@@ -122,7 +116,6 @@ export async function memoryPair(dir: TempDir, options: MemoryPairOptions = {}):
     socketPath: dir.file(`in${name}`),
     references,
     repeatPages: content?.repeatPages ?? 0,
-    ...(content?.hold ? { hold: { reader: content.reader } } : {}),
     preempt: options.preempt ?? false,
     onTakeover: async () => {
       takenAtBytes = incoming.received().length;

@@ -45,8 +45,6 @@ export function exampleRecord(): MigrationRecord {
       resent: 0,
       postCopied: 7,
       faulted: 8,
-      held: 0,
-      placedOnRequest: 0,
     },
     codecLevel: { min: 1, max: 6, last: 6 },
     blocks: { sizeBytes: 4096, total: 6, pushed: 1, pulled: 2, skipped: 3, referenced: 0 },

@@ -48,11 +48,6 @@ port.on('message', (request: ReadRequest) => {
     port.postMessage({ kind: 'read', id, bodies, missing }, [bodies.buffer]);
     return;
   }
-  if (request.kind === 'verify') {
-    const { id, ordinals } = request;
-    port.postMessage({ kind: 'verify', id, ...verify(ordinals) });
-    return;
-  }
   if (request.kind === 'slot') {
     slots.push(Buffer.from(request.memory));
     return;
@@ -91,21 +86,6 @@ function read(ordinals: Float64Array, out: Buffer): Uint32Array {
     }
   }
   return Uint32Array.from(missing);
-}
-
-const VERIFY_PAGES = 64;
-const verified = Buffer.allocUnsafeSlow(VERIFY_PAGES * PAGE_BYTES);
-
-function verify(ordinals: Float64Array): { crcs: Uint32Array; missing: Uint32Array } {
-  const missing: number[] = [];
-  for (let at = 0; at < ordinals.length; at += VERIFY_PAGES)
-    for (const position of read(ordinals.subarray(at, at + VERIFY_PAGES), verified))
-      missing.push(at + position);
-  const crcs = Uint32Array.from(ordinals, (number) => {
-    const found = locate(number);
-    return found?.part.index.crcs[found.ordinal] ?? 0;
-  });
-  return { crcs, missing: Uint32Array.from(missing) };
 }
 
 /** Bytes that could be read; 0 where the file has an error there. */

@@ -18,8 +18,7 @@ export type ReadRequest =
       readonly id: number;
       readonly ordinals: Float64Array;
       readonly slot: number | undefined;
-    }
-  | { readonly kind: 'verify'; readonly id: number; readonly ordinals: Float64Array };
+    };
 type ReadAnswer =
   | {
       readonly kind: 'open';
@@ -35,20 +34,7 @@ type ReadAnswer =
       readonly id: number;
       readonly bodies: Uint8Array | undefined;
       readonly missing: Uint32Array;
-    }
-  | {
-      readonly kind: 'verify';
-      readonly id: number;
-      readonly crcs: Uint32Array;
-      readonly missing: Uint32Array;
     };
-
-export interface PagesVerified {
-  /** CRC-32 of each page. */
-  readonly crcs: Uint32Array;
-  /** As in PagesRead; their checksums are of no use. */
-  readonly missing: Uint32Array;
-}
 
 export interface PagesRead {
   /** The pages, one after the other. */
@@ -72,7 +58,6 @@ export class ContentReader implements AsyncDisposable {
    */
   readonly #slots: Buffer[] = [];
   readonly #freeSlots: number[] = [];
-  readonly #verifying = new Map<number, { count: number; resolve: (verified: PagesVerified) => void }>();
   /** Slots in use, by what was given out of them. */
   readonly #lent = new Map<Buffer, number>();
   readonly #entries: ReadonlyMap<string, number>;
@@ -88,12 +73,6 @@ export class ContentReader implements AsyncDisposable {
     this.#entries = entries;
     this.#digests = [...entries.keys()];
     worker.on('message', (answer: ReadAnswer) => {
-      if (answer.kind === 'verify') {
-        this.#verifying.get(answer.id)?.resolve(answer);
-        this.#verifying.delete(answer.id);
-        this.#given--;
-        this.#pump();
-      }
       if (answer.kind !== 'read') return;
       const { id, bodies, missing } = answer;
       const asked = this.#reads.get(id);
@@ -162,18 +141,6 @@ export class ContentReader implements AsyncDisposable {
     return promise;
   }
 
-  /** Reads pages, but only says which of them are as they should be. */
-  verify(ordinals: Float64Array): Promise<PagesVerified> {
-    const count = ordinals.length;
-    if (this.#dead) return Promise.resolve(noneVerified(count));
-    const { promise, resolve } = Promise.withResolvers<PagesVerified>();
-    const id = this.#next++;
-    this.#verifying.set(id, { count, resolve });
-    this.#waiting.bulk.push({ kind: 'verify', id, ordinals });
-    this.#pump();
-    return promise;
-  }
-
   /** What `read` gave is done with: its memory may be used again. */
   giveBack(bodies: Buffer): void {
     const slot = this.#lent.get(bodies);
@@ -217,8 +184,6 @@ export class ContentReader implements AsyncDisposable {
     this.#dead = true;
     for (const { count, resolve } of this.#reads.values()) resolve(nothing(count));
     this.#reads.clear();
-    for (const { count, resolve } of this.#verifying.values()) resolve(noneVerified(count));
-    this.#verifying.clear();
     this.#waiting.urgent.length = 0;
     this.#waiting.bulk.length = 0;
   }
@@ -229,9 +194,8 @@ function asBuffer({ buffer, byteOffset, length }: Uint8Array): Buffer {
 }
 
 function nothing(count: number): PagesRead {
-  return { bodies: Buffer.alloc(count * PAGE_BYTES), missing: noneVerified(count).missing };
-}
-
-function noneVerified(count: number): PagesVerified {
-  return { crcs: new Uint32Array(count), missing: Uint32Array.from({ length: count }, (_, i) => i) };
+  return {
+    bodies: Buffer.alloc(count * PAGE_BYTES),
+    missing: Uint32Array.from({ length: count }, (_, i) => i),
+  };
 }

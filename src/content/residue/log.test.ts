@@ -81,6 +81,16 @@ test('more than it may take gives the log up, once', async () => {
   expect(await readdir(dir.path)).toEqual([]);
 });
 
+test('given up while its folder is still being made, it leaves nothing either', async () => {
+  await using dir = await tempDir();
+  const deep = 'deep/'.repeat(300);
+  const { log } = openLog(dir, `${deep}log`);
+  log.sink('memory').add(page(1), 0);
+  log.giveUp();
+  expect(await log.finish()).toBe(false);
+  expect(await readdir(dir.file(deep))).toEqual([]);
+});
+
 test('a disk that does not keep up: bulk waits a little, then the log is given up with bounded memory', async () => {
   await using dir = await tempDir();
   const { log, codes } = openLog(dir, 'log');

@@ -42,9 +42,6 @@ export interface ContentLogOptions {
   readonly onGivenUp: (error: CloudapError) => void;
 }
 
-/** Stands where a page is still to be filled in. */
-const NOT_YET = Buffer.alloc(PAGE_BYTES);
-
 interface Part {
   readonly path: string;
   chunk: Buffer | undefined;
@@ -55,19 +52,7 @@ interface Part {
   file: FileHandle | undefined;
   /** Undefined while nothing waits. */
   writing: Promise<void> | undefined;
-  /** Pages so far. */
-  pages: number;
-  /** Pages whose bodies are still to be read: their place in the part, and what they are. */
-  readonly referred: { readonly page: number; readonly number: number }[];
 }
-
-/** Gives the pages with these numbers, one after the other, and positions of those that it does not have. */
-export type ReadReferred = (
-  numbers: Float64Array,
-) => Promise<{ readonly bodies: Buffer; readonly missing: Uint32Array }>;
-
-/** Pages that are read in one piece to be filled in. */
-const FILL_PAGES = 256;
 
 /**
  * What travels in a migration, page by page, at either end: the bodies that go as bytes and those that refer to other
@@ -89,8 +74,8 @@ export class ContentLog implements AsyncDisposable {
   #bytes = 0;
   #takesMore = true;
   #state: 'open' | 'given-up' | 'finished' = 'open';
+  #noting: Promise<void> | undefined;
   #removed: Promise<void> | undefined;
-  #readReferred: ReadReferred | undefined;
 
   constructor(options: ContentLogOptions) {
     this.#options = options;
@@ -104,8 +89,6 @@ export class ContentLog implements AsyncDisposable {
       writtenBytes: 0,
       file: undefined,
       writing: undefined,
-      pages: 0,
-      referred: [],
     });
     this.#parts = { memory: part('memory'), 'memory-urgent': part('memory-urgent'), disk: part('disk') };
   }
@@ -118,15 +101,7 @@ export class ContentLog implements AsyncDisposable {
   /** Takes the pages of one stream; they are copied, and it never waits. */
   sink(name: LogStream): PageSink {
     const part = this.#parts[name];
-    return {
-      add: (buf, start) => this.#add(part, buf, start),
-      refer: (number) => this.#refer(part, number),
-    };
-  }
-
-  /** Where the bodies of pages come from that a sink was only referred to; they are read when the log is finished. */
-  useReader(read: ReadReferred): void {
-    this.#readReferred = read;
+    return { add: (buf, start) => this.#add(part, buf, start) };
   }
 
   /** Takes a sector of the overlay, however often and in whatever order; the same every time. */
@@ -174,10 +149,9 @@ export class ContentLog implements AsyncDisposable {
       for (const part of Object.values(this.#parts)) this.#close(part);
       try {
         await this.#made;
-        await this.#fillReferred();
         await this.#closeFiles();
         // a write that failed has given the log up
-        if (this.#state === 'open') await this.#writeNote();
+        if (this.#state === 'open') await (this.#noting = this.#writeNote());
       } catch (cause) {
         this.giveUp(fail('RESIDUE_LOG_FAILED', (cause as Error).message, { cause }));
       }
@@ -193,34 +167,6 @@ export class ContentLog implements AsyncDisposable {
     await this.#removed;
   }
 
-  #refer(part: Part, number: number): void {
-    if (this.#state !== 'open' || !this.#takesMore) return;
-    part.referred.push({ page: part.pages, number });
-    this.#add(part, NOT_YET, 0);
-  }
-
-  /** Nothing is waited for by now but the log itself. */
-  async #fillReferred(): Promise<void> {
-    for (const part of Object.values(this.#parts)) {
-      while (part.writing) await part.writing;
-      const { referred } = part;
-      for (let at = 0; at < referred.length && this.#state === 'open'; at += FILL_PAGES) {
-        const batch = referred.slice(at, at + FILL_PAGES);
-        const read = await this.#readReferred?.(Float64Array.from(batch, ({ number }) => number));
-        if (!read || !part.file || read.missing.length > 0)
-          return this.giveUp(fail('RESIDUE_LOG_FAILED', 'pages that it refers to cannot be read'));
-        for (let i = 0; i < batch.length; ) {
-          let end = i + 1;
-          const { page } = batch[i] as { page: number };
-          while (end < batch.length && batch[end]?.page === page + end - i) end++;
-          const bodies = read.bodies.subarray(i * PAGE_BYTES, end * PAGE_BYTES);
-          await writeAll(part.file, [bodies], page * PAGE_BYTES);
-          i = end;
-        }
-      }
-    }
-  }
-
   #add(part: Part, buf: Buffer, start: number): void {
     if (this.#state !== 'open' || !this.#takesMore) return;
     this.#bytes += PAGE_BYTES;
@@ -230,7 +176,6 @@ export class ContentLog implements AsyncDisposable {
     if (!part.chunk) return this.giveUp(fail('RESIDUE_LOG_SLOW'));
     buf.copy(part.chunk, part.filled, start, start + PAGE_BYTES);
     part.filled += PAGE_BYTES;
-    part.pages += 1;
     if (part.filled === LOG_CHUNK_BYTES) this.#close(part);
   }
 
@@ -311,6 +256,8 @@ export class ContentLog implements AsyncDisposable {
   }
 
   async #remove(): Promise<void> {
+    // what is still to come to the folder would come after its removal
+    await Promise.allSettled([this.#made, this.#noting]);
     for (const part of Object.values(this.#parts)) {
       await part.writing?.catch(() => {});
       await part.file?.close().catch(() => {});

@@ -1,4 +1,3 @@
-import { crc32 } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { noisePage } from '../../../test/kit/qemuStream.ts';
 import { errorCode } from '../../base/errors.ts';
@@ -54,14 +53,7 @@ function target(missing: readonly number[], seeds: readonly number[]) {
     return Promise.resolve({ bodies, missing: Uint32Array.from(bad) });
   };
   const references = new References({
-    reader: {
-      read,
-      verify: async (ordinals) => {
-        const { bodies, missing } = await read(ordinals);
-        const crcs = Uint32Array.from(ordinals, (_, i) => crc32(bodies.subarray(i * PAGE, (i + 1) * PAGE)));
-        return { crcs, missing };
-      },
-    },
+    reader: { read },
     send: (type, payload) => said.push({ type, payload }),
   });
   return { references, said };
@@ -81,13 +73,13 @@ describe('pages that the target turns out not to have', () => {
     const missing = decodeContentMissing(said[0]?.payload ?? Buffer.alloc(0));
     expect(missing).toEqual({ channel: 1, sequence: 7, positions: [1, 4] });
     references.handleBytes(retained.answer(missing));
-    expect(((await loading) as Buffer).equals(pages(...seeds))).toBe(true);
+    expect((await loading)?.equals(pages(...seeds))).toBe(true);
     expect(references.resentPages).toBe(2);
   });
 
   test('nothing is asked where all is well, or where a frame refers to nothing', async () => {
     const { references, said } = target([], seeds);
-    expect(((await references.load(0, 0, frameOf(seeds))) as Buffer).length).toBe(5 * PAGE);
+    expect((await references.load(0, 0, frameOf(seeds)))?.length).toBe(5 * PAGE);
     expect(references.load(0, 1, frameOf([]))).toBeUndefined();
     expect(said).toEqual([]);
   });

@@ -4,11 +4,8 @@ import { sleep } from '../../base/async.ts';
 import type { Lane } from '../../link/types.ts';
 import type { ResidueRule } from '../../wire/qemu-stream/content.ts';
 import { StreamDecoder } from '../../wire/qemu-stream/decoder.ts';
-import { Holding } from '../../wire/qemu-stream/holding.ts';
-import type { Referenced } from '../../wire/qemu-stream/memory.ts';
 import { decodeStreamEnd, decodeStreamMessage, migrationFail, type StreamMessage } from '../messages.ts';
 import { References } from './references.ts';
-import { Placer, type PlacerOptions } from './placer.ts';
 import { type ChannelResidue, ruleOf } from './residue.ts';
 
 /** Messages of one channel that may wait for an earlier one on the other lane. */
@@ -30,11 +27,6 @@ export interface MemoryTargetOptions {
   onReturn: (bytes: Buffer) => void;
   /** Where pages come from that frames refer to; without it frames may not. */
   references?: References;
-  /**
-   * Pages of round one that are zero, or that the target has in files, are held back until the VM runs, or QEMU asks for them:
-   * up to the switch QEMU gets only what is new. The reader gives those of files.
-   */
-  hold?: { readonly reader: PlacerOptions['reader'] };
   /** Pages that the main channel keeps to be repeated, as agreed with the source. Default: none. */
   repeatPages?: number;
   /** What is noted of the pages that come; the source notes the same. */
@@ -44,7 +36,7 @@ export interface MemoryTargetOptions {
 interface Waiting {
   readonly message: StreamMessage;
   /** The pages that the frame refers to, on their way from the disk; undefined if it refers to none. */
-  readonly referenced: Promise<Referenced> | undefined;
+  readonly referenced: Promise<Buffer> | undefined;
   readonly fed: PromiseWithResolvers<void>;
 }
 
@@ -59,10 +51,6 @@ interface Channel {
   waiting: Map<number, Waiting>;
   waitingBytes: number;
   feeding: Promise<void>;
-  /** Of the channel that holds pages back. */
-  readonly holding: Holding | undefined;
-  /** Of what QEMU was given so far. */
-  boundary: Holding['boundary'];
 }
 
 /**
@@ -76,26 +64,15 @@ export class MemoryTarget implements AsyncDisposable {
   readonly #references: References;
   #takeover: Promise<void> | undefined;
   #checkedFrames = 0;
-  readonly #placer: Placer | undefined;
 
   constructor(options: MemoryTargetOptions) {
     this.#options = options;
     this.#references = options.references ?? new References({ reader: undefined, send: () => {} });
     this.#failed.promise.catch(() => {});
     // only the main channel repeats pages
-    const { repeatPages = 0, preempt, residue, hold } = options;
-    const main = makeChannel(repeatPages, ruleOf(residue, 0), hold ? new Holding() : undefined);
-    this.#channels = preempt ? [main, makeChannel(0, ruleOf(residue, 1), undefined)] : [main];
-    if (hold && main.holding) {
-      this.#placer = new Placer({
-        holding: main.holding,
-        reader: hold.reader,
-        socket: () => main.socket,
-        boundary: () => main.boundary,
-        onRequest: (bytes) => options.onReturn(bytes),
-        onError: (error) => this.#failed.reject(error),
-      });
-    }
+    const { repeatPages = 0, preempt, residue } = options;
+    const main = makeChannel(repeatPages, ruleOf(residue, 0));
+    this.#channels = preempt ? [main, makeChannel(0, ruleOf(residue, 1))] : [main];
   }
 
   /** Rejects when QEMU cannot be fed any further: it closed its socket, or a frame is damaged. Never resolves. */
@@ -106,17 +83,6 @@ export class MemoryTarget implements AsyncDisposable {
   /** Frames whose decoded bytes matched their checksum. */
   get checkedFrames(): number {
     return this.#checkedFrames;
-  }
-
-  /** Pages that were held back, and those of them that QEMU was given because it asked. */
-  get held(): { pages: number; placedOnRequest: number } {
-    const pages = this.#channels[0]?.holding?.held.held ?? 0;
-    return { pages, placedOnRequest: this.#placer?.placedOnRequest ?? 0 };
-  }
-
-  /** The VM runs here: QEMU is given what was held back. */
-  resumed(): void {
-    this.#placer?.start();
   }
 
   /** QEMU listens: connects its main channel, then the one for pages that are waited for. @throws MOVER_QEMU_TARGET */
@@ -158,10 +124,9 @@ export class MemoryTarget implements AsyncDisposable {
   }
 
   /** Begins to load what the frame refers to. What is wrong with it is found out when its turn has come. */
-  #load({ channel, sequence, frame }: StreamMessage): Promise<Referenced> | undefined {
+  #load({ channel, sequence, frame }: StreamMessage): Promise<Buffer> | undefined {
     try {
-      const hold = channel === 0 && this.#placer !== undefined && !this.#takeover;
-      return this.#references.load(channel, sequence, frame, hold);
+      return this.#references.load(channel, sequence, frame);
     } catch (error) {
       const failed = Promise.reject(error);
       failed.catch(() => {});
@@ -182,7 +147,6 @@ export class MemoryTarget implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#references.close();
-    this.#placer?.close();
     for (const { socket, connected } of this.#channels) {
       connected.reject(migrationFail('MOVER_QEMU_TARGET', 'closed'));
       socket?.destroy();
@@ -204,9 +168,7 @@ export class MemoryTarget implements AsyncDisposable {
         await once(socket, 'connect');
         socket.on('error', () => {});
         socket.on('data', (bytes: Buffer) => {
-          if (index !== 0) return;
-          if (this.#placer) this.#answer(this.#placer, bytes);
-          else this.#options.onReturn(bytes);
+          if (index === 0) this.#options.onReturn(bytes);
         });
         return socket;
       } catch (error) {
@@ -239,61 +201,26 @@ export class MemoryTarget implements AsyncDisposable {
     }
   }
 
-  #answer(placer: Placer, bytes: Buffer): void {
-    try {
-      placer.handleReturn(bytes);
-    } catch (error) {
-      this.#failed.reject(error);
-    }
-  }
-
-  /** A damaged frame is found before ownership is taken for it. @throws STREAM_*, MOVER_QEMU_TARGET, MOVER_CONTENT_LOST */
+  /** A damaged frame is found before ownership is taken for it. @throws STREAM_*, MOVER_QEMU_TARGET */
   async #feed(channel: Channel, { message, referenced: loading }: Waiting): Promise<void> {
     const socket = await channel.connected.promise;
     channel.waitingBytes -= message.frame.length;
-    const loaded = await loading;
-    const { decoder, holding } = channel;
-    const referenced =
-      loaded && (await this.#references.complete(message, loaded, decoder.unheld(message.frame)));
-    if (!this.#takeover && !message.takeover) await this.#options.residue?.room?.();
-    // From here to the write nothing is waited for in a frame of memory: what is placed in between would change the
-    // block that QEMU takes for the last one.
-    const bytes = decoder.push(message.frame, referenced);
+    const referenced = await loading;
+    const bytes = channel.decoder.push(message.frame, referenced);
     this.#checkedFrames += 1;
     if (referenced) this.#references.decoded(message.channel, message.sequence, referenced);
-    if (message.takeover) {
-      await (this.#takeover ??= this.#options.onTakeover());
-      holding?.held.close();
-      this.#placer?.activate();
-    }
-    if (holding?.ended) await this.#placeRest(channel);
-    const prologue = holding?.prologue();
-    if (prologue) socket.write(prologue);
-    const written = new Promise<void>((resolve, reject) => {
+    if (!this.#takeover && !message.takeover) await this.#options.residue?.room?.();
+    if (message.takeover) await (this.#takeover ??= this.#options.onTakeover());
+    await new Promise<void>((resolve, reject) => {
       socket.write(bytes, (cause) => {
         if (cause) reject(migrationFail('MOVER_QEMU_TARGET', `stream: ${cause.message}`, { cause }));
         else resolve();
       });
     });
-    channel.boundary = holding?.boundary;
-    this.#placer?.wake();
-    await written;
-  }
-
-  /** What comes next ends QEMU's memory: up to here it must have all that is held back. */
-  async #placeRest(channel: Channel): Promise<void> {
-    channel.boundary ??= 'sections';
-    this.#placer?.activate();
-    this.#placer?.wake();
-    await this.#placer?.finish();
   }
 }
 
-function makeChannel(
-  repeatPages: number,
-  residue: ResidueRule | undefined,
-  holding: Holding | undefined,
-): Channel {
+function makeChannel(repeatPages: number, residue: ResidueRule | undefined): Channel {
   const connected = Promise.withResolvers<Socket>();
   connected.promise.catch(() => {});
   return {
@@ -304,14 +231,11 @@ function makeChannel(
       // `#feed` has QEMU take a frame's bytes before it decodes the next
       reuseOutput: true,
       residue,
-      holding,
     }),
     next: 0,
     end: undefined,
     waiting: new Map(),
     waitingBytes: 0,
     feeding: Promise.resolve(),
-    holding,
-    boundary: undefined,
   };
 }

@@ -104,8 +104,6 @@ export function buildRecord(parts: RecordParts): Readonly<MigrationRecord> {
       resent: memory?.pagesResent ?? 0,
       postCopied: memory?.pagesPostCopied ?? 0,
       faulted: memory?.pagesFaulted ?? 0,
-      held: figures?.held.pages ?? 0,
-      placedOnRequest: figures?.held.placedOnRequest ?? 0,
     },
     codecLevel: memory?.codecLevels ?? null,
     blocks: figures?.blocks ?? { sizeBytes: 4096, total: 0, pushed: 0, pulled: 0, skipped: 0, referenced: 0 },

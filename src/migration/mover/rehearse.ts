@@ -11,7 +11,6 @@ import { CODEC_ZSTD } from '../../wire/codec.ts';
 import * as disk from '../../wire/disk/index.ts';
 import { PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
 import { StreamDecoder } from '../../wire/qemu-stream/decoder.ts';
-import { Holding } from '../../wire/qemu-stream/holding.ts';
 import { StreamEncoder } from '../../wire/qemu-stream/encoder.ts';
 import { StreamWriter } from '../../wire/qemu-stream/writer.ts';
 import { ownershipSchema } from '../ownership.ts';
@@ -50,25 +49,17 @@ export function rehearse(): void {
 
 function rehearseMemory(stream: Buffer, lookup: PageLookup, held: Buffer): void {
   const decoder = new StreamDecoder({ repeatPages: WINDOW_PAGES, reuseOutput: true });
-  const holding = new Holding();
-  const holder = new StreamDecoder({ repeatPages: WINDOW_PAGES, reuseOutput: true, holding });
-  const crc = crc32(held);
   const encoder = new StreamEncoder({ codec: 'zstd' }, (frame) => {
     const count = StreamDecoder.references(frame.payload).length;
     decoder.push(
       frame.payload,
       count === 0 ? undefined : Buffer.concat(Array.from({ length: count }, () => held)),
     );
-    const bodies = new Map(holder.unheld(frame.payload).map((position) => [position, held]));
-    holder.push(frame.payload, count === 0 ? undefined : { crcs: new Uint32Array(count).fill(crc), bodies });
     frame.recycle?.();
   });
   encoder.useContent(lookup, WINDOW_PAGES);
   for (let at = 0; at < stream.length; at += CHUNK_BYTES) encoder.push(stream.subarray(at, at + CHUNK_BYTES));
   encoder.end();
-  const batch = holding.held.claimNext(PAGES);
-  if (batch)
-    holding.encode('sections', batch.block, batch.pages, Buffer.alloc(batch.pages.length * PAGE_BYTES));
 }
 
 function rehearseDisk(): void {

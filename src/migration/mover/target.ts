@@ -142,13 +142,6 @@ export class TargetMover implements AsyncDisposable {
     const reader = await this.#content;
     const offered = hello.content ?? [];
     const content = reader?.agree(offered.map(({ digest }) => digest)) ?? [];
-    if (reader)
-      this.#log?.useReader(async (numbers) => {
-        const { bodies, missing } = await reader.read(numbers);
-        const copy = Buffer.from(bodies);
-        reader.giveBack(bodies);
-        return { bodies: copy, missing };
-      });
     if (!hello.keeps) this.#log?.giveUp();
     this.#firstOfResidue = firstOfResidue(
       content.map((digest) => ({
@@ -177,7 +170,6 @@ export class TargetMover implements AsyncDisposable {
         preempt,
         references,
         repeatPages,
-        hold: { reader: content.length > 0 ? reader : undefined },
         residue: channelResidue(this.#log, this.#firstOfResidue),
         onTakeover: () => this.#takeOver(),
         onReturn: (bytes) => {
@@ -326,7 +318,6 @@ export class TargetMover implements AsyncDisposable {
     const stopWatching = this.#watchSource();
     const resume = await vm.resumed;
     states.transition('postcopy');
-    this.#memory?.resumed();
     // a source that cannot be told has failed, which is reported elsewhere
     await this.#peer.tell({ kind: 'resumed', atMs: resume.timestampMs ?? Date.now() }).catch(() => {});
     await syncOwnership(ownershipPath);
@@ -350,7 +341,6 @@ export class TargetMover implements AsyncDisposable {
     return {
       ...figures,
       integrity: { checked: checked + (this.#memory?.checkedFrames ?? 0), bad },
-      held: this.#memory?.held ?? { pages: 0, placedOnRequest: 0 },
       peakRssMiB: peakRssMiB(),
       diskCompleteAtMs,
       independentAtMs: Date.now(),

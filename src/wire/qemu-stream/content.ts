@@ -13,8 +13,6 @@ export interface ContentLookup {
 /** Takes pages, `buf[start, start + PAGE_BYTES)`, one after the other; it copies what it keeps. */
 export interface PageSink {
   add(buf: Buffer, start: number): void;
-  /** A page that is not at hand: the content of this reference. Only a target holds such pages back. */
-  refer?(number: number): void;
 }
 
 /**

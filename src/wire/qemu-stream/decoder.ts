@@ -5,24 +5,16 @@ import type { KindStats } from './encoder.ts';
 import { fail } from './errors.ts';
 import { FRAME_HEADER_BYTES, type FrameHeader, readFrameHeader } from './frame.ts';
 import { RepeatWindow, type ResidueRule } from './content.ts';
-import type { Holding } from './holding.ts';
-import {
-  decodeMemory,
-  HOLDING_EXTRA_BYTES,
-  type Referenced,
-  referencesOf,
-  unheldReferences,
-} from './memory.ts';
+import { decodeMemory, referencesOf } from './memory.ts';
 
 /**
  * Target side of the memory path: makes the source QEMU's stream bytes of the frames of a StreamEncoder. The outputs,
- * one after the other, are the stream, byte for byte; with `holding` without the pages that are held back. A frame is used whole or not at all; after an error the decoder
+ * one after the other, are the stream, byte for byte. A frame is used whole or not at all; after an error the decoder
  * is unusable.
  */
 export class StreamDecoder {
   readonly #window: RepeatWindow;
   readonly #residue: ResidueRule | undefined;
-  readonly #holding: Holding | undefined;
   readonly #stats = {
     memory: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
     device: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
@@ -40,16 +32,11 @@ export class StreamDecoder {
       readonly repeatPages?: number;
       readonly reuseOutput?: boolean;
       readonly residue?: ResidueRule | undefined;
-      /** Pages are held back in it. */
-      readonly holding?: Holding | undefined;
     } = {},
   ) {
     this.#residue = options.residue;
-    this.#holding = options.holding;
     this.#window = new RepeatWindow(options.repeatPages ?? 0);
-    this.#output = options.reuseOutput
-      ? Buffer.allocUnsafeSlow(MEMORY_FRAME_RAW_LIMIT_BYTES + HOLDING_EXTRA_BYTES)
-      : undefined;
+    this.#output = options.reuseOutput ? Buffer.allocUnsafeSlow(MEMORY_FRAME_RAW_LIMIT_BYTES) : undefined;
   }
 
   /**
@@ -62,37 +49,25 @@ export class StreamDecoder {
     return header.kind === 'memory' ? referencesOf(frame, header) : new Float64Array();
   }
 
-  /** Positions of a frame's references whose bodies `push` will want because they are not held back. @throws as `references` */
-  unheld(frame: Buffer): readonly number[] {
-    const holding = this.#holding;
-    return holding && readFrameHeader(frame).kind === 'memory' ? unheldReferences(frame, holding) : [];
-  }
-
   /**
    * Decodes one frame. The result may share memory with `frame` (device bytes that were sent raw).
    * @throws STREAM_FRAME_VERSION, STREAM_FRAME_CORRUPT, STREAM_FRAME_TOO_LARGE, STREAM_CHECKSUM, STREAM_CONTENT,
    *   CODEC_UNKNOWN, CODEC_CORRUPT
    */
-  push(frame: Buffer, referenced?: Referenced): Buffer {
+  push(frame: Buffer, referenced?: Buffer): Buffer {
     const header = readFrameHeader(frame);
-    let out: Buffer;
-    let crc: number;
-    if (header.kind === 'device') {
-      out = decodeBlock(header.codec, frame.subarray(FRAME_HEADER_BYTES), header.rawBytes);
-      crc = crc32(out);
-      this.#holding?.push(out);
-    } else {
-      ({ out, crc } = decodeMemory(frame, header, {
-        window: this.#window,
-        residue: this.#residue,
-        referenced,
-        output: this.#output,
-        holding: this.#holding,
-      }));
-    }
-    this.#check(crc, header);
+    const out =
+      header.kind === 'device'
+        ? decodeBlock(header.codec, frame.subarray(FRAME_HEADER_BYTES), header.rawBytes)
+        : decodeMemory(frame, header, {
+            window: this.#window,
+            residue: this.#residue,
+            referenced,
+            output: this.#output,
+          });
+    this.#check(out, header);
     const stats = this.#stats[header.kind];
-    stats.bytesRaw += header.rawBytes;
+    stats.bytesRaw += out.length;
     stats.bytesEncoded += frame.length;
     stats.frames++;
     return out;
@@ -102,7 +77,8 @@ export class StreamDecoder {
     return { memory: { ...this.#stats.memory }, device: { ...this.#stats.device } };
   }
 
-  #check(actual: number, header: FrameHeader): void {
+  #check(out: Buffer, header: FrameHeader): void {
+    const actual = crc32(out);
     if (actual === header.crc32) return;
     throw fail('STREAM_CHECKSUM', `${header.kind} frame of ${header.rawBytes} bytes`, {
       fields: { kind: header.kind, expected: header.crc32, actual },

@@ -66,21 +66,6 @@ export class StreamParser {
     return this.#state === 'packaged';
   }
 
-  /**
-   * Whether records (`records`) or whole sections (`sections`) may be put in between what was pushed so far and what
-   * follows; undefined where neither may.
-   */
-  get boundary(): 'records' | 'sections' | undefined {
-    if (this.#carryLength > 0) return undefined;
-    if (this.#state === 'ram') return 'records';
-    return this.#state === 'section' && !this.#footerAllowed ? 'sections' : undefined;
-  }
-
-  /** Of RAM; -1 before its first section. */
-  get ramSectionId(): number {
-    return this.#ramSectionId;
-  }
-
   push(chunk: Buffer): void {
     const end = chunk.length;
     let pos = this.#carryLength > 0 ? this.#fillCarry(chunk) : 0;
