@@ -28,11 +28,11 @@ async function run(context: CliContext, file: string, json: boolean): Promise<vo
   const log = agentLog(context, { agent: id }, dataDir);
   const ended = signalled();
   const stop = new AbortController();
-  const material = await loadTls(tls, id);
+  await loadTls(tls, id);
   const starting = SiteAgent.start({
     node: id,
     site: control.site,
-    address: { servers: control.servers.map(formatAddress), tls: { material, server: control.center } },
+    address: { servers: control.servers.map(formatAddress), tls: { files: tls, server: control.center } },
     log,
     signal: stop.signal,
   });

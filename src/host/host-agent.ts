@@ -10,12 +10,12 @@ import { request, serveRequests } from '../control/requests.ts';
 import { hostSubject, progressSubject } from '../control/subjects.ts';
 import { formatAddress, parseAddress } from '../site/config-text.ts';
 import type { Site } from '../site/site.ts';
-import { loadTls } from '../site/tls.ts';
 import { VM_SCAN_MS } from './constants.ts';
 import { controlAddress } from './control-address.ts';
 import { failHost } from './errors.ts';
 import { Heartbeats } from './heartbeats.ts';
 import { hostMethods } from './methods.ts';
+import { keepPeersFile } from './peers-file.ts';
 import { VmRecords } from './vm-records.ts';
 
 /**
@@ -51,8 +51,7 @@ export class HostAgent implements AsyncDisposable {
   async #run(control: NonNullable<Site['config']['control']>): Promise<void> {
     const { signal } = this.#stop;
     const { config } = this.#site;
-    const tls = await loadTls(config.tls, config.id);
-    const connecting = connectControl(config.id, controlAddress(control, tls), {
+    const connecting = connectControl(config.id, controlAddress(control, config.tls), {
       log: this.#log,
       wait: true,
     });
@@ -86,6 +85,9 @@ export class HostAgent implements AsyncDisposable {
       await Promise.all([
         this.#every(Heartbeats.intervalMs, () => heartbeats.beat(), 'heartbeat'),
         this.#every(VM_SCAN_MS, () => records.scan(), 'VM records'),
+        config.peersFile === undefined
+          ? undefined
+          : keepPeersFile(config.peersFile, plane, this.#log, this.#stop.signal),
       ]);
     } finally {
       stopFollowing();

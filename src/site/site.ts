@@ -121,7 +121,7 @@ export class Site {
       makeRuntimeDir(config.runtimeDir);
       const paths = sitePaths(config);
       const [tls, facts, store] = await Promise.all([
-        loadTls(config.tls, config.id),
+        loadTls({ ...config.tls, peers: config.peersFile }, config.id),
         options.backends.qemu.facts(),
         VmStore.open(paths, (error) => log.error({ err: error }, 'VM')),
       ]);

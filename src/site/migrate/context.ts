@@ -3,6 +3,7 @@ import type { ResidueStore } from '../../content/residue/store.ts';
 import type { SiteConfig } from '../config.ts';
 import type { SitePaths } from '../paths.ts';
 import type { PeerRpc, SiteBackends } from '../ports.ts';
+import { moverTls } from '../tls.ts';
 import type { VmManager } from '../vm/manager.ts';
 
 /** What both sides of a migration need of their site. */
@@ -47,7 +48,7 @@ export function commonMoverConfig(
     link: address
       ? { mode: 'dial' as const, address: { host: address.host, port: address.port }, route: migrationId }
       : { mode: 'listen' as const, socketPath: migration.linkSocket },
-    tls: { caPath: config.tls.ca, certPath: config.tls.cert, keyPath: config.tls.key },
+    tls: moverTls(config),
     qmpSocket: vm.moverQmp,
     streamSocket: migration.streamSocket,
     ownershipPath: vm.ownershipFile,

@@ -18,6 +18,7 @@ import { newPushId } from '../ids.ts';
 import type { MigrateContext } from '../migrate/context.ts';
 import { asApiError } from '../migrate/entry.ts';
 import { parseParams } from '../migrate/params.ts';
+import { moverTls } from '../tls.ts';
 import { PushEntry, type PushInfo } from './entry.ts';
 import {
   type StageAbort,
@@ -262,7 +263,7 @@ export class PushManager {
       link: address
         ? { mode: 'dial', address: { host: address.host, port: address.port }, route: pushId }
         : { mode: 'listen', socketPath: paths.linkSocket(pushId) },
-      tls: { caPath: config.tls.ca, certPath: config.tls.cert, keyPath: config.tls.key },
+      tls: moverTls(config),
       linkLossTimeoutMs,
       kind,
       manifest: artefact.manifest,
