@@ -114,5 +114,5 @@ function sendError(
   const foreign = !(thrown instanceof CloudapError) && statusCode < 500;
   const error = foreign ? failRegistry('ENROL_BAD_REQUEST', message) : asCloudapError(thrown);
   registry.refused(error, request.ip);
-  return reply.code(STATUS[errorCode(error)] ?? (foreign ? statusCode : 500)).send(error.toJSON());
+  return reply.code(foreign ? statusCode : (STATUS[errorCode(error)] ?? 500)).send(error.toJSON());
 }
