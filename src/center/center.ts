@@ -6,11 +6,12 @@ import { connectControl, type ControlAddress } from '../control/connect.ts';
 import { Fleet } from '../control/fleet.ts';
 import { openControlPlane, type ControlPlane } from '../control/plane.ts';
 import { NatsServer } from '../control/server.ts';
-import { certificateFacts, loadCa, natsUserOf } from '../link/pki.ts';
+import { certificateFacts, loadCa, natsUserOf, type Ca } from '../link/pki.ts';
 import type { TlsMaterial } from '../link/tls.ts';
 import { SiteAgent } from '../host/site-agent.ts';
 import { PresenceTracker } from '../mobility/tracker.ts';
 import { natsUsers } from '../registry/permissions.ts';
+import { renewOwn } from '../registry/renewal.ts';
 import { Registry } from '../registry/registry.ts';
 import { serveEnrolment } from '../registry/server.ts';
 import { MoveQueue } from '../schedule/queue.ts';
@@ -62,6 +63,8 @@ export class Center implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     makeRuntimeDir(config.runtimeDir);
     stack.defer(() => removeRuntimeDir(config.runtimeDir));
+    const ca = await loadCa(config.enrol.ca);
+    if (await renewOwn(config.id, config.tls, ca)) log.info('certificate renewed');
     const tls = await loadTls(config.tls, config.id);
     const { nats, address, replicas } = await controlOf(config, tls, log);
     if (nats) stack.use(nats);
@@ -69,7 +72,7 @@ export class Center implements AsyncDisposable {
     stack.defer(() => connection.close());
     const plane = await openControlPlane(connection, { log, create: true, replicas });
     await ownSite(plane, config.id);
-    const registry = await openRegistry(config, { plane, nats, tls, log, address });
+    const registry = await openRegistry(config, { ca, plane, nats, tls, log, address });
     stack.defer(async () => {
       await registry.server.close();
     });
@@ -112,6 +115,7 @@ export class Center implements AsyncDisposable {
 async function openRegistry(
   config: CenterConfig,
   parts: {
+    ca: Ca;
     plane: ControlPlane;
     nats: NatsServer | undefined;
     tls: TlsMaterial;
@@ -119,11 +123,11 @@ async function openRegistry(
     address: ControlAddress;
   },
 ): Promise<{ registry: Registry; server: AsyncCloser }> {
-  const { plane, nats, tls, log, address } = parts;
-  const { listen, advertise = listen, ca, servers } = config.enrol;
+  const { ca, plane, nats, tls, log, address } = parts;
+  const { listen, advertise = listen, servers } = config.enrol;
   const registry = new Registry({
     plane,
-    ca: await loadCa(ca),
+    ca,
     center: config.id,
     log,
     address: formatAddress(advertise),

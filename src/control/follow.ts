@@ -73,7 +73,7 @@ export async function* follow(
         if (initial) yield undefined;
         initial = false;
       }
-      for (const key of [...dirty]) {
+      for (const key of dirty) {
         dirty.delete(key);
         const found = await settled(kv, key, revisions.get(key) ?? 0);
         if (found && isNews(found, revisions)) yield found;

@@ -9,6 +9,7 @@ import { openControlPlane, type ControlPlane } from '../control/plane.ts';
 import { request, serveRequests } from '../control/requests.ts';
 import { hostSubject, progressSubject } from '../control/subjects.ts';
 import { formatAddress, parseAddress } from '../site/config-text.ts';
+import { keepRenewed } from '../registry/renewal.ts';
 import type { Site } from '../site/site.ts';
 import { VM_SCAN_MS } from './constants.ts';
 import { controlAddress } from './control-address.ts';
@@ -88,6 +89,16 @@ export class HostAgent implements AsyncDisposable {
         config.peersFile === undefined
           ? undefined
           : keepPeersFile(config.peersFile, plane, this.#log, this.#stop.signal),
+        control.enrol === undefined
+          ? undefined
+          : keepRenewed({
+              node: config.id,
+              files: config.tls,
+              center: { id: control.center, address: control.enrol },
+              log: this.#log,
+              signal,
+              onRenewed: (material) => this.#site.peers.renew(material),
+            }),
       ]);
     } finally {
       stopFollowing();

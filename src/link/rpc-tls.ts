@@ -38,6 +38,8 @@ function watch(peer: RpcPeer): void {
 export interface RpcServer extends AsyncDisposable {
   /** The connected peers. */
   peers(): readonly RpcPeer[];
+  /** Shows another certificate from the next connection on. */
+  renew(tls: TlsMaterial): void;
 }
 
 /**
@@ -73,6 +75,7 @@ export async function serveRpcTls(options: {
   await once(server, 'listening');
   return {
     peers: () => [...peers],
+    renew: ({ ca, cert, key }) => server.setSecureContext({ ca, cert, key, minVersion: 'TLSv1.3' }),
     async [Symbol.asyncDispose]() {
       const closed = new Promise<void>((resolve) => {
         server.close(() => resolve());

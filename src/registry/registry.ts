@@ -216,16 +216,16 @@ export class Registry {
     this.#options.log.warn({ code, err: message, from }, 'enrolment refused');
   }
 
-  async #change(node: string, next: (before: NodeRecord | undefined) => NodeRecord): Promise<NodeRecord> {
-    const turn = this.#turn
-      .catch(() => {})
-      .then(async () => {
-        const { nodes } = this.#options.plane.buckets;
-        const record = next((await nodes.get(node))?.value);
-        await nodes.put(node, record);
-        await this.#options.apply(await this.nodes());
-        return record;
-      });
+  async #change(node: string, change: (before: NodeRecord | undefined) => NodeRecord): Promise<NodeRecord> {
+    const before = this.#turn.catch(() => {});
+    const turn = (async () => {
+      await before;
+      const { nodes } = this.#options.plane.buckets;
+      const record = change((await nodes.get(node))?.value);
+      await nodes.put(node, record);
+      await this.#options.apply(await this.nodes());
+      return record;
+    })();
     this.#turn = turn;
     return turn;
   }

@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import { sleep } from '../base/async.ts';
 import { asCloudapError } from '../base/errors.ts';
 import type { RpcHandlers, RpcPeer } from '../link/rpc.ts';
-import { dialRpcTls, serveRpcTls, type RpcClient } from '../link/rpc-tls.ts';
+import { dialRpcTls, serveRpcTls, type RpcClient, type RpcServer } from '../link/rpc-tls.ts';
 import type { TlsMaterial } from '../link/tls.ts';
 import type { SiteView } from './api/messages.ts';
 import { formatAddress } from './config-text.ts';
@@ -40,7 +40,7 @@ export class Peers {
   readonly #errors = new Map<string, Error>();
   /** Of sites that are dialled on demand, besides those of the configuration. */
   readonly #addresses = new Map<string, Address>();
-  #server: AsyncDisposable | undefined;
+  #server: RpcServer | undefined;
 
   private constructor(options: PeersOptions) {
     this.#options = options;
@@ -61,6 +61,13 @@ export class Peers {
     }
     for (const { site, address } of config.link.dial) peers.#dial(site, address);
     return peers;
+  }
+
+  /** This site has another certificate: from the next connection on, dialled or accepted. */
+  renew(tls: TlsMaterial): void {
+    // those that dial again hold this very object
+    Object.assign(this.#options.tls, { ca: tls.ca, cert: tls.cert, key: tls.key });
+    this.#server?.renew(tls);
   }
 
   #dial(site: string, address: Address): void {

@@ -10,8 +10,10 @@ import {
 import { enrol, renew } from '../../src/registry/enrol.ts';
 import { serveEnrolment } from '../../src/registry/server.ts';
 import { decodeToken, encodeToken } from '../../src/registry/token.ts';
-import { RegistryLab } from '../kit/registryLab.ts';
-import { freePort } from '../kit/nats.ts';
+import { renewIfDue, renewOwn } from '../../src/registry/renewal.ts';
+import { loadTls } from '../../src/site/tls.ts';
+import { filesIn, RegistryLab } from '../kit/registryLab.ts';
+import { freePort, silent } from '../kit/nats.ts';
 
 const codeOf = (promise: Promise<unknown>): Promise<string> => promise.then(() => 'none', errorCode);
 let lab: RegistryLab;
@@ -201,5 +203,26 @@ describe('renewal', () => {
     expect(await codeOf(renew('ap8-h1', material, center))).toBe('LINK_PKI');
     await lab.registry.revoke({ site: 'ap9' });
     expect(await codeOf(renew('ap9-h1', material, center))).toBe('NODE_REVOKED');
+  });
+
+  test('comes when two thirds of a certificate’s life have passed, and leaves a pair that is good', async () => {
+    await lab.enrol('ap10-h1', 'ap10');
+    const files = filesIn(lab.dir.file('ap10-h1'));
+    const renewed: string[] = [];
+    const options = {
+      node: 'ap10-h1',
+      files,
+      center: { id: 'center', address: lab.address },
+      log: silent,
+      signal: new AbortController().signal,
+      onRenewed: ({ cert }: { cert: string }) => renewed.push(cert),
+    };
+    const day = 24 * 60 * 60 * 1000;
+    expect(await renewIfDue({ ...options, now: () => Date.now() + 59 * day })).toBe(false);
+    expect(await renewIfDue({ ...options, now: () => Date.now() + 61 * day })).toBe(true);
+    const { cert } = await loadTls(files, 'ap10-h1');
+    expect(renewed).toEqual([cert]);
+    await (await lab.connect('ap10-h1')).close();
+    expect(await renewOwn('center', filesIn(lab.dir.file('center')), lab.ca)).toBe(false);
   });
 });
