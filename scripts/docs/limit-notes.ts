@@ -543,7 +543,7 @@ export const limitNotes: Notes = {
     },
   },
   'src/control/constants.ts': {
-    HEARTBEATS_MISSED_MAX: { crossed: 'the host counts as gone' },
+    SILENT_AFTER_MS: { crossed: 'the host counts as gone' },
     MESSAGE_MAX_BYTES: { crossed: '`CONTROL_TOO_LARGE`' },
     REQUEST_TIMEOUT_MS: { crossed: '`CONTROL_NO_ANSWER`' },
     ANSWERS_KEPT: { crossed: 'the oldest are forgotten' },

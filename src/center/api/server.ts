@@ -121,7 +121,7 @@ function vmRoutes(server: FastifyInstance, center: Center): void {
 }
 
 function findVm({ fleet }: Center, reference: string): VmRecord {
-  const vm = fleet.vm(reference) ?? fleet.vms().find(({ name }) => name === reference);
+  const vm = fleet.findVm(reference);
   if (!vm) throw failCenter('MOVE_VM_UNKNOWN', reference);
   return vm;
 }
@@ -133,7 +133,7 @@ async function createVm(
 ): Promise<unknown> {
   const { name, user, homeSite = config.id, follow, image, template, memoryMiB, cpus } = wanted;
   if (!fleet.site(homeSite)) throw failCenter('MOVE_SITE_UNKNOWN', homeSite);
-  if (fleet.vms().some((vm) => vm.name === name)) throw failCenter('VM_NAME_IN_USE', name);
+  if (fleet.findVm(name)?.name === name) throw failCenter('VM_NAME_IN_USE', name);
   const vm = newVmId();
   // hosts know images by name and digest; what is to be reserved is known once it is resolved there
   const digest = image ?? template ?? '';
