@@ -840,6 +840,8 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
     'PING_BURST',
     'BACKOFF_MIN_MS',
     'BACKOFF_MAX_MS',
+    'FIRST_LOOKS_MS',
+    'FIRST_LOOK_PAUSE_MS',
     'WINDOW_START_BYTES',
     'QUEUE_TARGET_MS',
     'RATE_FILTER_ROUNDS',
