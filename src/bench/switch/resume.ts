@@ -44,7 +44,7 @@ export async function runsOf(path: string, args: readonly string[]): Promise<Swi
     throw failBench('BENCH_RESUME', `${path}: it was measured with ${then || 'no options'}`);
   const runs = z.array(runSchema).safeParse(report['runs']);
   if (!runs.success) throw failBench('BENCH_RESUME', `${path}: ${z.prettifyError(runs.error)}`);
-  return runs.data as unknown as SwitchRun[];
+  return runs.data;
 }
 
 /** Options with their values, in an order of their own. */

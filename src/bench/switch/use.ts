@@ -49,7 +49,7 @@ export class UseSampler implements Disposable {
   /** Processes that are none of ours, as far as known. */
   readonly #others = new Set<number>();
   readonly #stages = new Map<number, string>();
-  #sampling: Promise<void> | undefined;
+  #isSampling = false;
 
   /** `sides`: what a process is called, by its pid; its children go by the same name. */
   constructor(sides: ReadonlyMap<number, string>) {
@@ -91,8 +91,10 @@ export class UseSampler implements Disposable {
   }
 
   #sample(): void {
-    this.#sampling ??= this.#take().finally(() => {
-      this.#sampling = undefined;
+    if (this.#isSampling) return;
+    this.#isSampling = true;
+    void this.#take().finally(() => {
+      this.#isSampling = false;
     });
   }
 
