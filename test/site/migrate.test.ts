@@ -113,7 +113,8 @@ async function inRoundOne(
   const api = new ApiClient(site.paths.apiSocket);
   const list = () => api.json('GET', '/migrations', z.array(migrationViewSchema));
   const before = new Set((await list()).map((view) => view.migrationId));
-  const process = startCli(['migrate', 'desk', '--to', 'ap1'], site.config);
+  // all of it: a round that is left early is over before anything can happen in it
+  const process = startCli(['migrate', 'desk', '--to', 'ap1', '--switch-budget', 'none'], site.config);
   const exit = once(process, 'exit');
   for (;;) {
     const view = (await list()).find((v) => !before.has(v.migrationId));
