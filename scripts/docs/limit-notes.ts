@@ -560,6 +560,49 @@ export const limitNotes: Notes = {
     STORE_ATTEMPTS: { crossed: '`CONTROL_UNREACHABLE`' },
   },
   'src/mobility/constants.ts': {
+    WAITING_MAX: { crossed: 'the oldest are dropped' },
+    SOURCE_RESTART_MAX_MS: {
+      crossed: 'it is started again that often',
+      why: 'Longest pause before a source is started again',
+    },
+    HOOK_LINE_MAX_BYTES: {
+      crossed: 'the rest is cut off',
+      test: 'test/mobility/sources.test.ts: passes each call on',
+    },
+    LEASES_MAX_BYTES: { crossed: 'it is not read' },
+    PORTAL_SILENT_MS: {
+      crossed: 'the device has left',
+      test: 'test/mobility/sources.test.ts: a browser is here',
+    },
+    PORTAL_DEVICES_MAX: { crossed: 'the one that was silent longest has left' },
+    DEVICE_TOKEN_TTL_MS: {
+      crossed: '`PRESENCE_TOKEN`',
+      test: 'test/mobility/sources.test.ts: a token that is expired',
+    },
+    DEVICE_TOKEN_TTL_MAX_MS: {
+      crossed: '`API_BAD_REQUEST`',
+      why: 'Longest life of a device’s token that can be asked for',
+    },
+    PRESENCE_BODY_MAX_BYTES: {
+      crossed: '`PRESENCE_BAD_REQUEST`',
+      test: 'test/mobility/sources.test.ts: MEC 028: refuses %s',
+      why: 'Body of a request to a site’s presence service',
+    },
+    PRESENCE_REQUESTS_PER_MINUTE: {
+      crossed: '`PRESENCE_BAD_REQUEST`, status 429',
+      why: 'Requests of one address within a minute',
+    },
+    MEC_STATIONS_MAX: {
+      crossed: '`PRESENCE_BAD_REQUEST`',
+      test: 'test/mobility/sources.test.ts: MEC 028: refuses %s',
+    },
+    MEC_WAITING_MAX: { crossed: 'the oldest are dropped' },
+    MEC_TIMEOUT_MS: { crossed: 'it is tried again', why: 'How long a MEC platform may take to answer' },
+    MEC_ATTEMPTS: {
+      crossed: 'the notification is dropped',
+      test: 'test/mobility/sources.test.ts: MEC 021: a platform is told',
+      why: 'Attempts to tell a MEC platform of a move',
+    },
     LEAVE_GRACE_MS: { crossed: 'the device is nowhere' },
     FLAP_CHANGES: { crossed: 'the device must stay to count' },
     DEVICES_MAX: { crossed: 'further devices are not followed' },
@@ -734,6 +777,10 @@ export const limitNotes: Notes = {
     MAX_METADATA_EXTENT_BYTES: {
       crossed: '`DISK_OUT_OF_RANGE`',
       test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros',
+    },
+    MAX_AHEAD_BYTES: {
+      crossed: 'the rest goes with the freeze; from a peer `DISK_LIMIT`',
+      test: 'test/migration/disk-hostile.test.ts: keeps no more metadata ahead than it says',
     },
     MAX_METADATA_BYTES: {
       crossed: '`DISK_OUT_OF_RANGE`',
@@ -934,6 +981,8 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
     'PING_BURST',
     'BACKOFF_MIN_MS',
     'BACKOFF_MAX_MS',
+    'FIRST_LOOKS_MS',
+    'FIRST_LOOK_PAUSE_MS',
     'WINDOW_START_BYTES',
     'QUEUE_TARGET_MS',
     'RATE_FILTER_ROUNDS',
@@ -960,7 +1009,13 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   ],
   'src/registry/constants.ts': ['RENEWAL_LOOK_MS'],
   'src/host/constants.ts': ['VM_SCAN_MS', 'LINK_PROBE_MS'],
-  'src/mobility/constants.ts': ['FLAP_WINDOW_MS', 'FLAP_SETTLE_MS'],
+  'src/mobility/constants.ts': [
+    'PUBLISH_RETRY_MS',
+    'SOURCE_RESTART_MS',
+    'MEC_RETRY_MS',
+    'FLAP_WINDOW_MS',
+    'FLAP_SETTLE_MS',
+  ],
   'src/schedule/constants.ts': ['RELIEVED_CPU'],
   'src/site/constants.ts': [
     'CONNECT_POLL_MS',
