@@ -997,7 +997,13 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/nbd/constants.ts': ['NBD_COALESCE_BYTES'],
   'src/qemu/constants.ts': ['QEMU_CONNECT_RETRY_MS', 'QEMU_WATCH_INTERVAL_MS', 'TCG_TB_SIZE_MIB'],
   'src/qemu/rfb/constants.ts': ['KEY_DELAY_MS'],
-  'src/center/constants.ts': ['MOVE_POLL_MS', 'PLACE_RETRY_MS', 'FOLLOW_SWEEP_MS', 'FOLLOW_BACKOFF_MS'],
+  'src/center/constants.ts': [
+    'MOVE_POLL_MS',
+    'PLACE_RETRY_MS',
+    'FOLLOW_SWEEP_MS',
+    'FOLLOW_SLICE',
+    'FOLLOW_BACKOFF_MS',
+  ],
   'src/control/constants.ts': [
     'HEARTBEAT_MS',
     'DEDUPE_WINDOW_MS',
