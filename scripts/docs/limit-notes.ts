@@ -638,6 +638,53 @@ export const limitNotes: Notes = {
       test: 'test/registry/enrolment.test.ts: comes when two thirds',
     },
   },
+  'src/portal/constants.ts': {
+    PORTAL_CONNECTIONS_MAX: { crossed: 'the connection is closed' },
+    PORTAL_BODY_MAX_BYTES: { crossed: 'status 413', test: 'test/portal/api.test.ts: that are %s get a code' },
+    PORTAL_REQUESTS_PER_MINUTE: {
+      crossed: '`PORTAL_BUSY`',
+      test: 'test/portal/api.test.ts: are limited by address',
+    },
+    PAGE_ITEMS_MAX: {
+      crossed: '`API_BAD_REQUEST`',
+      test: 'test/portal/api.test.ts: that are %s get a code',
+      why: 'Records in one answer of the center’s API',
+    },
+    SESSION_TTL_MS: { crossed: '`AUTH_EXPIRED`', test: 'test/portal/api.test.ts: a session ends' },
+    API_TOKEN_TTL_MS: {
+      crossed: '`AUTH_EXPIRED`',
+      why: 'How long a token of a machine is good, unless said otherwise',
+    },
+    API_TOKEN_TTL_MAX_MS: { crossed: '`API_BAD_REQUEST`', why: 'Longest life of a token of a machine' },
+    CREDENTIALS_PER_USER: { crossed: '`CREDENTIALS_TOO_MANY`' },
+    PASSWORD_MIN_CHARS: {
+      crossed: '`AUTH_PASSWORD`',
+      test: 'test/portal/api.test.ts: passwords are kept',
+      why: 'Shortest password',
+    },
+    PASSWORD_MAX_CHARS: {
+      crossed: '`AUTH_PASSWORD`',
+      test: 'test/portal/api.test.ts: passwords are kept',
+      why: 'Longest password',
+    },
+    HASHES_AT_ONCE: { crossed: 'further ones wait' },
+    HASHES_WAITING_MAX: { crossed: '`PORTAL_BUSY`', why: 'Passwords that wait to be hashed' },
+    LOGIN_FAILURES_MAX: {
+      crossed: '`AUTH_LOCKED`',
+      test: 'test/portal/api.test.ts: too many wrong passwords',
+    },
+    EVENTS_REMEMBERED: {
+      crossed: 'an event `reset`',
+      test: 'test/portal/api.test.ts: events come as they happen',
+    },
+    EVENT_BACKLOG_MAX_BYTES: {
+      crossed: 'the listener is cut off',
+      why: 'Bytes that one listener may be behind',
+    },
+    EVENT_LISTENERS_MAX: { crossed: '`PORTAL_BUSY`', why: 'Listeners to events at once' },
+    TASKS_KEPT: { crossed: 'the oldest are forgotten' },
+    TASK_WAIT_MAX_MS: { crossed: '`API_BAD_REQUEST`' },
+  },
   'src/schedule/constants.ts': {
     RESERVATION_MS: { crossed: 'the place is free again' },
     PLACE_ATTEMPTS: { crossed: '`PLACE_CONTENDED`' },
@@ -1014,6 +1061,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
     'AT_ONCE_MAX',
   ],
   'src/registry/constants.ts': ['RENEWAL_LOOK_MS'],
+  'src/portal/constants.ts': ['PAGE_ITEMS', 'LOGIN_WINDOW_MS', 'EVENT_KEEPALIVE_MS'],
   'src/host/constants.ts': ['VM_SCAN_MS', 'LINK_PROBE_MS'],
   'src/mobility/constants.ts': [
     'PUBLISH_RETRY_MS',

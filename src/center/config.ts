@@ -36,6 +36,8 @@ const centerSchema = z.strictObject({
   runtimeDir: path.optional(),
   tls,
   enrol,
+  /** Where the API is reached over HTTPS; without it on this machine only. */
+  api: z.strictObject({ listen: address }).optional(),
   /** A MEC platform that is told of moves (MEC 021). */
   mec: z.strictObject({ notify: z.array(z.url({ protocol: /^https?$/ })).max(16) }).optional(),
   nats: z.union([

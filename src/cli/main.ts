@@ -47,6 +47,8 @@ const commands: readonly CommandEntry[] = [
     summary: 'run a Cloud center; look at its hosts, VMs, moves, devices, users',
     load: () => import('./center/index.ts'),
   },
+  { name: 'login', summary: 'log in at a center’s API over HTTPS', load: () => import('./login.ts') },
+  { name: 'logout', summary: 'end that session', load: () => import('./logout.ts') },
   {
     name: 'enrol',
     summary: 'make this machine a host, or the agent of a CloudAP, of a center',

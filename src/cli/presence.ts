@@ -25,9 +25,14 @@ export default function presence(context: CliContext): Command {
     .action(
       action(context, async (device: string, options: Options) => {
         const body = { device, site: options.at, kind: options.kind };
-        const said = await centerClient(options).json('POST', '/presence', z.object({ id: z.string() }), {
-          body,
-        });
+        const said = await (await centerClient(options)).json(
+          'POST',
+          '/presence',
+          z.object({ id: z.string() }),
+          {
+            body,
+          },
+        );
         if (options.json) return printJson(context.output, said);
         context.output.out(`${device} ${options.kind === 'arrive' ? 'is at' : 'has left'} ${options.at}\n`);
         return EXIT_OK;

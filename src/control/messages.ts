@@ -92,6 +92,36 @@ export const enrolmentSchema = z.object({
 });
 export type Enrolment = z.infer<typeof enrolmentSchema>;
 
+export const roleSchema = z.enum(['user', 'operator', 'admin']);
+export type Role = z.infer<typeof roleSchema>;
+
+/** Bucket `accounts`, key token(user): who may use the API. */
+export const accountSchema = z.object({
+  version,
+  user: userIdSchema,
+  role: roleSchema,
+  /** PHC string of argon2id; null: by OpenID Connect or tokens only. */
+  passwordHash: z.string().max(256).nullable(),
+  disabled: z.boolean().default(false),
+  createdAtMs: timeMs,
+});
+export type Account = z.infer<typeof accountSchema>;
+
+/** Bucket `credentials`, key id: sessions of people, tokens of machines. */
+export const credentialSchema = z.object({
+  version,
+  id: z.string().regex(/^[0-9a-f]{16}$/),
+  kind: z.enum(['session', 'token']),
+  user: userIdSchema,
+  /** At most; what the account has counts where that is less. */
+  role: roleSchema,
+  name: z.string().max(64),
+  secretHash: digestSchema,
+  createdAtMs: timeMs,
+  expiresAtMs: timeMs,
+});
+export type Credential = z.infer<typeof credentialSchema>;
+
 /** Bucket `assignments`, key VM: whose it is and where it goes. */
 export const assignmentSchema = z.object({
   version,

@@ -19,7 +19,9 @@ import {
   STORE_TIMEOUT_MS,
 } from './constants.ts';
 import {
+  accountSchema,
   assignmentSchema,
+  credentialSchema,
   deviceRecordSchema,
   eventSchema,
   heartbeatSchema,
@@ -45,6 +47,8 @@ const SCHEMAS = {
   sites: siteRecordSchema,
   nodes: nodeRecordSchema,
   enrolments: enrolmentSchema,
+  accounts: accountSchema,
+  credentials: credentialSchema,
   assignments: assignmentSchema,
   devices: deviceRecordSchema,
   whereabouts: whereaboutsSchema,

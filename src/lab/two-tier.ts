@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
 import { sleep } from '../base/async.ts';
-import { centerStatusSchema, tokenAnswerSchema } from '../center/api/messages.ts';
+import { centerStatusSchema, tokenAnswerSchema } from '../portal/messages.ts';
 import {
   enrolNodes,
   makeCenter,
@@ -11,6 +11,7 @@ import {
   type SystemFiles,
   type SystemPlan,
 } from '../center/setup/system.ts';
+import { localPortal } from '../portal/client.ts';
 import { ApiClient } from '../site/api/client.ts';
 import { LabChild } from './child.ts';
 import { failLab } from './errors.ts';
@@ -78,7 +79,7 @@ export class TwoTier implements AsyncDisposable {
   async run(agent: AgentName): Promise<void> {
     const child = await LabChild.start([CLI, ...this.#arguments(agent), '--json']);
     this.#children.set(agent, child);
-    if (agent === 'center') this.#center = new ApiClient(readySchema.parse(child.ready).socket);
+    if (agent === 'center') this.#center = localPortal(readySchema.parse(child.ready).socket);
   }
 
   /** Kills an agent, as a crash does. */

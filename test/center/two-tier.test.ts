@@ -2,7 +2,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { sleep } from '../../src/base/async.ts';
 import { errorCode } from '../../src/base/errors.ts';
-import { moveViewSchema, nodeListSchema } from '../../src/center/api/messages.ts';
+import { nodeRecordSchema } from '../../src/control/messages.ts';
+import { moveViewSchema } from '../../src/portal/messages.ts';
 import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import type { TwoTier } from '../../src/lab/two-tier.ts';
 import { vmViewSchema } from '../../src/site/api/messages.ts';
@@ -131,7 +132,7 @@ describe('a site that is revoked', () => {
   test('gets no VM any more, and nothing that runs elsewhere is touched', async () => {
     await present(system, 'ann', 'ap1');
     await sound('ap1');
-    const revoked = await system.center.json('POST', '/revocations', nodeListSchema, {
+    const revoked = await system.center.json('POST', '/revocations', z.array(nodeRecordSchema), {
       body: { site: 'ap2' },
     });
     expect(revoked.map(({ node }) => node).toSorted()).toEqual(['ap2', 'ap2-h1']);

@@ -6,9 +6,10 @@ import {
   moveViewSchema,
   type CenterVm,
   type MoveAnswer,
-} from '../../src/center/api/messages.ts';
+} from '../../src/portal/messages.ts';
 import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import { TwoTier } from '../../src/lab/two-tier.ts';
+import { makeVm } from '../../src/portal/client.ts';
 import { vmViewSchema, type VmView } from '../../src/site/api/messages.ts';
 import { freePort } from './nats.ts';
 import { cli } from './siteProcess.ts';
@@ -33,7 +34,7 @@ export async function twoTier(dir: TempDir, aps: number, hostsPerSite = 1): Prom
 /** Makes a VM of the CI guest for a user with a device, and waits until its workload answers. */
 export async function deskOf(system: TwoTier, user: string): Promise<string> {
   const body = { name: `desk-${user}`, user, image: 'ci' };
-  const made = await system.center.json('POST', '/vms', vmViewSchema, { body, timeoutMs: 0 });
+  const made = await makeVm(system.center, body);
   await system.center.json('PUT', `/devices/phone-${user}`, deviceViewSchema, { body: { user } });
   return made.id;
 }
@@ -45,9 +46,7 @@ export const centerVm = (system: TwoTier, id: string): Promise<CenterVm> =>
   system.center.json('GET', `/vms/${id}`, centerVmSchema);
 
 export const movesOf = async (system: TwoTier, vm: string): Promise<MoveAnswer[]> =>
-  (await system.center.json('GET', '/moves', z.array(moveViewSchema))).filter(
-    ({ record }) => record.vm === vm,
-  );
+  system.center.all(`/moves?vm=${vm}`, moveViewSchema);
 
 /** Waits until the VM runs at the site and nothing of a move is left. The center may be away meanwhile. */
 export async function settledAt(system: TwoTier, id: string, site: string): Promise<CenterVm> {

@@ -1,9 +1,9 @@
 import { Option, type Command } from 'commander';
 import * as z from 'zod';
-import { deviceTokenAnswerSchema, deviceViewSchema, moveViewSchema } from '../../center/api/messages.ts';
+import { deviceTokenAnswerSchema, deviceViewSchema, moveViewSchema } from '../../portal/messages.ts';
 import { DEVICE_TOKEN_TTL_MS } from '../../mobility/constants.ts';
 import { siteRecordSchema } from '../../control/messages.ts';
-import { vmViewSchema } from '../../site/api/messages.ts';
+import { makeVm } from '../../portal/client.ts';
 import { centerClient, type CenterOptions } from '../kit/center-client.ts';
 import { action, command, wholeNumber, type CliContext } from '../kit/command.ts';
 import { EXIT_FAILED, EXIT_OK } from '../kit/constants.ts';
@@ -26,7 +26,9 @@ export function site(context: CliContext): Command {
     .action(
       action(context, async (id: string, options: CenterOptions & { label: string; strategy: string }) => {
         const body = { label: options.label, strategy: options.strategy };
-        const made = await centerClient(options).json('PUT', `/sites/${id}`, siteRecordSchema, { body });
+        const made = await (await centerClient(options)).json('PUT', `/sites/${id}`, siteRecordSchema, {
+          body,
+        });
         if (options.json) return printJson(context.output, made);
         context.output.out(`site ${made.site}: ${made.strategy}\n`);
         return EXIT_OK;
@@ -68,7 +70,7 @@ export function vm(context: CliContext): Command {
           ...(memory === undefined ? {} : { memoryMiB: memory }),
           ...(cpus === undefined ? {} : { cpus }),
         };
-        const made = await centerClient(options).json('POST', '/vms', vmViewSchema, { body, timeoutMs: 0 });
+        const made = await makeVm(await centerClient(options), body);
         if (options.json) return printJson(context.output, made);
         context.output.out(`${made.name} runs at ${made.site}\n`);
         return EXIT_OK;
@@ -81,7 +83,7 @@ export function rm(context: CliContext): Command {
     .argument('<vm>', 'by name or id')
     .action(
       action(context, async (id: string, options: CenterOptions) => {
-        const client = centerClient(options);
+        const client = await centerClient(options);
         await client.json('POST', `/vms/${id}/stop`, z.unknown(), { body: { force: true }, timeoutMs: 0 });
         const removed = await client.json('DELETE', `/vms/${id}`, z.unknown());
         if (options.json) return printJson(context.output, removed);
@@ -99,7 +101,7 @@ export function device(context: CliContext): Command {
       action(context, async (id: string, options: CenterOptions & { user: string }) => {
         const path = `/devices/${encodeURIComponent(id)}`;
         const body = { user: options.user };
-        const made = await centerClient(options).json('PUT', path, deviceViewSchema, { body });
+        const made = await (await centerClient(options)).json('PUT', path, deviceViewSchema, { body });
         if (options.json) return printJson(context.output, made);
         context.output.out(`${made.device} is ${made.user}’s\n`);
         return EXIT_OK;
@@ -119,7 +121,9 @@ export function deviceToken(context: CliContext): Command {
       action(context, async (device: string, options: CenterOptions & { ttl: number }) => {
         const path = `/devices/${encodeURIComponent(device)}/token`;
         const body = { ttlMs: options.ttl };
-        const made = await centerClient(options).json('POST', path, deviceTokenAnswerSchema, { body });
+        const made = await (await centerClient(options)).json('POST', path, deviceTokenAnswerSchema, {
+          body,
+        });
         if (options.json) return printJson(context.output, made);
         context.output.out(
           `on that device, at each site: http://<address of the site’s portal>/#${made.token}\n`,
@@ -136,7 +140,7 @@ export function move(context: CliContext): Command {
     .option('--host <host>', 'a host of the site (default: the site chooses)')
     .action(
       action(context, async (id: string, options: CenterOptions & { to: string; host?: string }) => {
-        const client = centerClient(options);
+        const client = await centerClient(options);
         const body = {
           vm: id,
           toSite: options.to,
@@ -165,7 +169,7 @@ export function abort(context: CliContext): Command {
     .argument('<move>', 'its id')
     .action(
       action(context, async (id: string, options: CenterOptions) => {
-        const ended = await centerClient(options).json('DELETE', `/moves/${id}`, moveViewSchema);
+        const ended = await (await centerClient(options)).json('DELETE', `/moves/${id}`, moveViewSchema);
         if (options.json) return printJson(context.output, ended);
         context.output.out(`${ended.record.state}\n`);
         return EXIT_OK;

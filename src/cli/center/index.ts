@@ -1,13 +1,14 @@
 import { mkdir } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { serveCenter } from '../../center/api/server.ts';
 import { Center } from '../../center/center.ts';
+import { servePortal } from '../../portal/server.ts';
 import { loadCenterConfig } from '../../center/config.ts';
 import { centerSocket, withCenter } from '../kit/center-client.ts';
 import { action, command, type CliContext } from '../kit/command.ts';
 import { EXIT_OK } from '../kit/constants.ts';
 import { failUsage } from '../kit/output.ts';
 import { agentLog, signalled } from '../kit/run-agent.ts';
+import * as accounts from './accounts.ts';
 import * as change from './change.ts';
 import * as look from './look.ts';
 import * as registry from './registry.ts';
@@ -46,6 +47,11 @@ export default function center(context: CliContext): Command {
     registry.tokens,
     registry.nodes,
     registry.revoke,
+    accounts.account,
+    accounts.accounts,
+    accounts.apiToken,
+    accounts.apiTokens,
+    accounts.whoami,
   ])
     group.addCommand(withCenter(sub(context)));
   return group;
@@ -57,14 +63,15 @@ async function run(context: CliContext, file: string, json: boolean): Promise<vo
   const log = agentLog(context, { center: config.id }, config.dataDir);
   const ended = signalled();
   const running = await Center.start(config, log);
-  const api = await serveCenter(running, centerSocket(config.runtimeDir));
-  const ready = { ready: true, pid: process.pid, socket: centerSocket(config.runtimeDir) };
+  const socket = centerSocket(config.runtimeDir);
+  const api = await servePortal(running, { socket, listen: config.api?.listen });
+  const ready = { ready: true, pid: process.pid, socket };
   context.output.out(
     json ? `${JSON.stringify(ready)}\n` : `center ${config.id} ready, log ${config.dataDir}/agent.log\n`,
   );
   log.info({ signal: await ended }, 'ending');
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
-  await api.close();
+  await api[Symbol.asyncDispose]();
   await running[Symbol.asyncDispose]();
   process.exit(EXIT_OK);
 }

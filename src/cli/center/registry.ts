@@ -1,6 +1,7 @@
 import { Option, type Command } from 'commander';
 import * as z from 'zod';
-import { nodeListSchema, tokenAnswerSchema, tokenViewSchema } from '../../center/api/messages.ts';
+import { nodeRecordSchema } from '../../control/messages.ts';
+import { tokenAnswerSchema, tokenViewSchema } from '../../portal/messages.ts';
 import { centerClient, type CenterOptions } from '../kit/center-client.ts';
 import { action, command, type CliContext } from '../kit/command.ts';
 import { EXIT_OK } from '../kit/constants.ts';
@@ -33,7 +34,9 @@ export function token(context: CliContext): Command {
       action(context, async (node: string, options: TokenOptions) => {
         const { site = node, role = options.site === undefined ? 'agent' : 'host', ttl } = options;
         const body = { node, role, site, ttlMs: ttl };
-        const made = await centerClient(options).json('POST', '/enrolments', tokenAnswerSchema, { body });
+        const made = await (await centerClient(options)).json('POST', '/enrolments', tokenAnswerSchema, {
+          body,
+        });
         if (options.json) return printJson(context.output, made);
         const until = new Date(made.view.expiresAtMs).toISOString();
         context.output.out(
@@ -53,10 +56,10 @@ export function tokens(context: CliContext): Command {
     .option('--rm <id>', 'a token that nobody shall use any more')
     .action(
       action(context, async (options: CenterOptions & { rm?: string }) => {
-        const client = centerClient(options);
+        const client = await centerClient(options);
         if (options.rm !== undefined)
           await client.json('DELETE', `/enrolments/${encodeURIComponent(options.rm)}`, z.unknown());
-        const all = await client.json('GET', '/enrolments', z.array(tokenViewSchema));
+        const all = await client.all('/enrolments', tokenViewSchema);
         if (options.json) return printJson(context.output, all);
         const state = ({ usedAtMs, expiresAtMs }: (typeof all)[number]): string =>
           usedAtMs === null ? (expiresAtMs < Date.now() ? 'expired' : 'open') : 'used';
@@ -81,7 +84,7 @@ export function tokens(context: CliContext): Command {
 export function nodes(context: CliContext): Command {
   return command('nodes', 'machines that are enrolled', 'cloudap center nodes').action(
     action(context, async (options: CenterOptions) => {
-      const all = await centerClient(options).json('GET', '/nodes', nodeListSchema);
+      const all = await (await centerClient(options)).all('/nodes', nodeRecordSchema);
       if (options.json) return printJson(context.output, all);
       context.output.out(
         table(
@@ -107,7 +110,12 @@ export function revoke(context: CliContext): Command {
     .action(
       action(context, async (id: string, options: CenterOptions & { site?: boolean }) => {
         const body = options.site ? { site: id } : { node: id };
-        const revoked = await centerClient(options).json('POST', '/revocations', nodeListSchema, { body });
+        const revoked = await (await centerClient(options)).json(
+          'POST',
+          '/revocations',
+          z.array(nodeRecordSchema),
+          { body },
+        );
         if (options.json) return printJson(context.output, revoked);
         context.output.out(`revoked: ${revoked.map(({ node }) => node).join(', ')}\n`);
         return EXIT_OK;

@@ -1,6 +1,7 @@
 import { request, type IncomingMessage } from 'node:http';
+import { request as requestHttps } from 'node:https';
 import { createInterface } from 'node:readline';
-import type * as z from 'zod';
+import * as z from 'zod';
 import { CloudapError } from '../../base/errors.ts';
 import { apiErrorSchema } from './messages.ts';
 import { failSite } from '../errors.ts';
@@ -13,12 +14,43 @@ export interface CallOptions {
   timeoutMs?: number;
 }
 
-/** Speaks to one site's agent over its Unix socket. Errors of the agent come out as they went in, code and all. */
-export class ApiClient {
-  readonly socketPath: string;
+/** An API that is reached over HTTPS. */
+export interface RemoteApi {
+  readonly host: string;
+  readonly port: number;
+  /** PEM text of the CA of its certificate, and what that must say besides. */
+  readonly ca: string;
+  readonly checkServerIdentity: (host: string, certificate: { subjectaltname?: string }) => Error | undefined;
+  /** For `Authorization: Bearer`. */
+  readonly token?: string | undefined;
+}
 
-  constructor(socketPath: string) {
-    this.socketPath = socketPath;
+/** Speaks to an agent over its Unix socket, or over HTTPS. Errors of the agent come out as they went in, code and all. */
+export class ApiClient {
+  readonly #target: string | RemoteApi;
+  /** Before each path. */
+  readonly #prefix: string;
+
+  constructor(target: string | RemoteApi, prefix = '') {
+    this.#target = target;
+    this.#prefix = prefix;
+  }
+
+  get #name(): string {
+    return typeof this.#target === 'string' ? this.#target : `${this.#target.host}:${this.#target.port}`;
+  }
+
+  /** All pages of a list. */
+  async all<T>(path: string, item: z.ZodType<T>): Promise<T[]> {
+    const schema = z.object({ items: z.array(item), next: z.string().nullable() });
+    const items: T[] = [];
+    let cursor = '';
+    for (;;) {
+      const page = await this.json('GET', cursor === '' ? path : withQuery(path, `cursor=${cursor}`), schema);
+      items.push(...page.items);
+      if (page.next === null) return items;
+      cursor = page.next;
+    }
   }
 
   async json<T>(method: string, path: string, schema: z.ZodType<T>, options: CallOptions = {}): Promise<T> {
@@ -57,19 +89,33 @@ export class ApiClient {
   async #open(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
     const body = options.body === undefined ? undefined : JSON.stringify(options.body);
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
-      const call = request(
-        {
-          socketPath: this.socketPath,
-          method,
-          path,
-          headers:
-            body === undefined
-              ? {}
-              : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
-          ...(options.signal ? { signal: options.signal } : {}),
-        },
-        resolve,
-      );
+      const target = this.#target;
+      const remote = typeof target === 'string' ? undefined : target;
+      const headers = {
+        ...(remote?.token === undefined ? {} : { authorization: `Bearer ${remote.token}` }),
+        ...(body === undefined
+          ? {}
+          : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+      };
+      const common = {
+        method,
+        path: this.#prefix + path,
+        headers,
+        ...(options.signal ? { signal: options.signal } : {}),
+      };
+      const call = remote
+        ? requestHttps(
+            {
+              ...common,
+              host: remote.host,
+              port: remote.port,
+              ca: remote.ca,
+              checkServerIdentity: remote.checkServerIdentity,
+              minVersion: 'TLSv1.3',
+            },
+            resolve,
+          )
+        : request({ ...common, socketPath: target as string }, resolve);
       const timeoutMs = options.timeoutMs ?? API_TIMEOUT_MS;
       if (timeoutMs > 0) {
         call.setTimeout(timeoutMs, () => call.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
@@ -90,12 +136,14 @@ export class ApiClient {
     const why = { ENOENT: 'no such socket', ECONNREFUSED: 'nobody listens' }[
       (cause as NodeJS.ErrnoException).code ?? ''
     ];
-    return failSite('SITE_UNREACHABLE', `${this.socketPath}: ${why ?? cause.message}`, {
+    return failSite('SITE_UNREACHABLE', `${this.#name}: ${why ?? cause.message}`, {
       cause,
-      fields: { socket: this.socketPath },
+      fields: { address: this.#name },
     });
   }
 }
+
+const withQuery = (path: string, query: string): string => `${path}${path.includes('?') ? '&' : '?'}${query}`;
 
 async function collect(response: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];

@@ -1,5 +1,5 @@
-import { abortable } from '../../base/async.ts';
-import type { Moves } from '../moves/moves.ts';
+import { abortable } from '../base/async.ts';
+import type { Moves } from '../center/moves/moves.ts';
 import type { MoveAnswer } from './messages.ts';
 
 /** The move now, then at each change, the last time when it has ended. */

@@ -1,6 +1,19 @@
-import { statusOf as siteStatusOf } from '../../site/api/status-codes.ts';
+import { statusOf as siteStatusOf } from '../site/api/status-codes.ts';
 
 const exact: Readonly<Record<string, number>> = {
+  AUTH_REQUIRED: 401,
+  AUTH_EXPIRED: 401,
+  AUTH_WRONG: 401,
+  AUTH_LOCKED: 429,
+  AUTH_FORBIDDEN: 403,
+  AUTH_PASSWORD: 400,
+  ACCOUNT_UNKNOWN: 404,
+  ACCOUNT_EXISTS: 409,
+  CREDENTIAL_UNKNOWN: 404,
+  CREDENTIALS_TOO_MANY: 429,
+  TASK_UNKNOWN: 404,
+  TASK_NOT_ABORTABLE: 409,
+  PORTAL_BUSY: 429,
   MOVE_UNKNOWN: 404,
   MOVE_VM_UNKNOWN: 404,
   MOVE_SITE_UNKNOWN: 404,

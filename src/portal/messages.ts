@@ -1,23 +1,63 @@
 import * as z from 'zod';
 import {
   assignmentSchema,
+  credentialSchema,
   deviceIdSchema,
   heartbeatSchema,
   inventorySchema,
   moveRecordSchema,
+  roleSchema,
   nodeIdSchema,
-  nodeRecordSchema,
-  siteRecordSchema,
   strategySchema,
   userIdSchema,
   vmRecordSchema,
-  whereaboutsSchema,
-} from '../../control/messages.ts';
-import { migrationViewSchema } from '../../host/messages.ts';
-import { DEVICE_TOKEN_TTL_MAX_MS, DEVICE_TOKEN_TTL_MS } from '../../mobility/constants.ts';
-import { TOKEN_TTL_MAX_MS, TOKEN_TTL_MS } from '../../registry/constants.ts';
-import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB } from '../../site/constants.ts';
-import { vmNameSchema } from '../../site/ids.ts';
+  wireErrorSchema,
+} from '../control/messages.ts';
+import { PASSWORD_MAX_CHARS } from './constants.ts';
+import { migrationViewSchema } from '../host/messages.ts';
+import { DEVICE_TOKEN_TTL_MAX_MS, DEVICE_TOKEN_TTL_MS } from '../mobility/constants.ts';
+import { TOKEN_TTL_MAX_MS, TOKEN_TTL_MS } from '../registry/constants.ts';
+import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB } from '../site/constants.ts';
+import { vmNameSchema } from '../site/ids.ts';
+
+/** What was removed. */
+export const removedSchema = z.object({ id: z.string(), removed: z.literal(true) });
+
+/** POST /sessions */
+export const loginSchema = z.strictObject({
+  user: userIdSchema,
+  password: z.string().max(PASSWORD_MAX_CHARS),
+});
+export const credentialViewSchema = credentialSchema.omit({ secretHash: true, version: true });
+export const credentialAnswerSchema = z.object({ token: z.string(), view: credentialViewSchema });
+/** GET /me */
+export const meSchema = z.object({
+  user: z.string(),
+  role: roleSchema,
+  via: z.enum(['socket', 'session', 'token']),
+});
+/** GET /accounts */
+export const accountViewSchema = z.object({
+  user: userIdSchema,
+  role: roleSchema,
+  disabled: z.boolean(),
+  hasPassword: z.boolean(),
+  createdAtMs: z.number(),
+});
+
+export const taskIdSchema = z.string().regex(/^task-[0-9a-f]{12}$/);
+/** GET /tasks */
+export const taskViewSchema = z.object({
+  id: taskIdSchema,
+  kind: z.string(),
+  user: z.string(),
+  state: z.enum(['running', 'succeeded', 'failed', 'aborted']),
+  progress: z.string(),
+  startedAtMs: z.number(),
+  endedAtMs: z.number().nullable(),
+  result: z.unknown(),
+  error: wireErrorSchema.nullable(),
+});
 
 /** GET /status of a center. */
 export const centerStatusSchema = z.object({
@@ -33,8 +73,7 @@ export const centerStatusSchema = z.object({
 });
 export type CenterStatus = z.infer<typeof centerStatusSchema>;
 
-/** GET /sites, PUT /sites/:site */
-export const siteListSchema = z.array(siteRecordSchema);
+/** PUT /sites/:site */
 export const putSiteSchema = z.strictObject({
   label: z.string().max(128).default(''),
   strategy: strategySchema.default('least-loaded'),
@@ -70,6 +109,8 @@ export const createCenterVmSchema = z
     memoryMiB: z.int().min(MEMORY_MIN_MIB).max(MEMORY_MAX_MIB).optional(),
     cpus: z.int().min(1).max(CPUS_MAX).optional(),
     follow: z.boolean().default(true),
+    /** Id of the task, chosen by who asks so that asking again is asking once. */
+    task: taskIdSchema.optional(),
   })
   .refine(({ image, template }) => (image === undefined) !== (template === undefined), {
     path: ['image'],
@@ -81,6 +122,11 @@ export const createMoveSchema = z.strictObject({
   vm: z.string().min(1).max(64),
   toSite: nodeIdSchema,
   toHost: nodeIdSchema.optional(),
+  /** Its id, chosen by who asks so that asking again is asking once. */
+  move: z
+    .string()
+    .regex(/^mig-[0-9a-f]{12}$/)
+    .optional(),
 });
 export const moveViewSchema = z.object({
   record: moveRecordSchema,
@@ -112,8 +158,6 @@ export const revokeSchema = z.union([
   z.strictObject({ node: nodeIdSchema }),
   z.strictObject({ site: nodeIdSchema }),
 ]);
-/** GET /nodes */
-export const nodeListSchema = z.array(nodeRecordSchema);
 
 /** PUT /devices/:device */
 export const putDeviceSchema = z.strictObject({ user: userIdSchema });
@@ -134,7 +178,6 @@ export const postPresenceSchema = z.strictObject({
   device: deviceIdSchema,
   site: nodeIdSchema,
   kind: z.enum(['arrive', 'leave']).default('arrive'),
+  /** The same id counts once. */
+  id: z.string().min(1).max(64).optional(),
 });
-
-/** GET /users */
-export const userListSchema = z.array(whereaboutsSchema);
