@@ -1,0 +1,106 @@
+import { readdir, unlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type * as z from 'zod';
+import { RELAY_ROUTES_MAX, RELAY_TICKET_MS, RELAY_TICKETS_MAX } from '../constants.ts';
+import { fail } from '../errors.ts';
+import type { RpcHandlers, RpcPeer } from '../rpc.ts';
+import { serveRpcTls, type RpcServer } from '../rpc-tls.ts';
+import type { TlsMaterial } from '../tls.ts';
+import { dialSchema, openSchema, ROUTE_RELAY } from './messages.ts';
+import { isTicketFile, newTicket, ticketFile } from './ticket.ts';
+
+export interface RelayOptions {
+  /** Folder of the gateway's routes. */
+  socketDir: string;
+  tls: TlsMaterial;
+  /** For the log: `from` was given a way to `route` of `to`. */
+  onRelayed?: (from: string, to: string, route: string) => void;
+  onRefused?: (error: Error) => void;
+}
+
+/** Gives sites of the CA a way to each other through this site's gateway: see messages.ts. It moves no data itself. */
+export class RelayServer implements AsyncDisposable {
+  readonly #options: RelayOptions;
+  /** Site, then route: the connection of who waits there. */
+  readonly #routes = new Map<string, Map<string, RpcPeer>>();
+  /** Unused tickets, by the site that asked for them. */
+  readonly #tickets = new Map<string, Set<string>>();
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #server: RpcServer | undefined;
+
+  private constructor(options: RelayOptions) {
+    this.#options = options;
+  }
+
+  /** @throws LINK_PATH_TOO_LONG, and what listening throws */
+  static async listen(options: RelayOptions): Promise<RelayServer> {
+    const { socketDir, tls, onRefused } = options;
+    for (const name of await readdir(socketDir)) if (isTicketFile(name)) await unlink(join(socketDir, name));
+    const relay = new RelayServer(options);
+    relay.#server = await serveRpcTls({
+      socketPath: join(socketDir, `${ROUTE_RELAY}.sock`),
+      tls,
+      handlers: (site) => relay.#handlers(site),
+      ...(onRefused ? { onRefused } : {}),
+    });
+    return relay;
+  }
+
+  #handlers(from: string): RpcHandlers {
+    return {
+      'relay.open': (params, { peer }) => this.#open(from, read(openSchema, params).route, peer),
+      'relay.dial': async (params) => {
+        const { site, route } = read(dialSchema, params);
+        return { ticket: await this.#dial(from, site, route) };
+      },
+    };
+  }
+
+  /** The newest connection has the route: the one before may be dead without knowing it. */
+  #open(site: string, route: string, peer: RpcPeer): Promise<null> {
+    const routes = this.#routes.get(site) ?? new Map<string, RpcPeer>();
+    if (!routes.has(route) && routes.size >= RELAY_ROUTES_MAX)
+      throw fail('LINK_RELAY_BUSY', `${RELAY_ROUTES_MAX} routes`);
+    this.#routes.set(site, routes.set(route, peer));
+    void peer.closed.then(() => {
+      if (routes.get(route) === peer) routes.delete(route);
+      if (routes.size === 0 && this.#routes.get(site) === routes) this.#routes.delete(site);
+    });
+    return Promise.resolve(null);
+  }
+
+  async #dial(from: string, site: string, route: string): Promise<string> {
+    const there = this.#routes.get(site)?.get(route);
+    if (!there) throw fail('LINK_RELAY_UNKNOWN', `${site}, route ${route}`, { fields: { site, route } });
+    const tickets = this.#tickets.get(from) ?? new Set<string>();
+    if (tickets.size >= RELAY_TICKETS_MAX) throw fail('LINK_RELAY_BUSY', `${tickets.size} connections`);
+    const ticket = newTicket();
+    this.#tickets.set(from, tickets.add(ticket));
+    const file = ticketFile(this.#options.socketDir, ticket);
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      tickets.delete(ticket);
+      if (tickets.size === 0 && this.#tickets.get(from) === tickets) this.#tickets.delete(from);
+      // mostly the gateway has done so
+      unlink(file).catch(() => {});
+    }, RELAY_TICKET_MS);
+    this.#timers.add(timer);
+    await writeFile(file, '', { flag: 'wx', mode: 0o600 });
+    there.notify('relay.call', { ticket });
+    this.#options.onRelayed?.(from, site, route);
+    return ticket;
+  }
+
+  /** Connections that have met are the gateway's, and go on. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const timer of this.#timers) clearTimeout(timer);
+    await this.#server?.[Symbol.asyncDispose]();
+  }
+}
+
+/** @throws RPC_BAD_MESSAGE */
+function read<S extends z.ZodType>(schema: S, params: unknown): z.output<S> {
+  const checked = schema.safeParse(params);
+  if (checked.success) return checked.data;
+  throw fail('RPC_BAD_MESSAGE', checked.error.issues[0]?.message ?? 'another shape');
+}
