@@ -133,6 +133,14 @@ export const limitNotes: Notes = {
     },
     IMAGE_TOOL_TIMEOUT_MS: { crossed: '`IMAGE_CORRUPT`, the tool is killed' },
   },
+  'src/host/constants.ts': {
+    DIRECT_TIMEOUT_MS: {
+      crossed: 'they meet at a relay',
+      test: 'test/center/relay.test.ts: a VM goes from AP to AP, both ways, through the center',
+    },
+    RELAY_TIMEOUT_MS: { crossed: 'the next relay, or `HOST_NO_ROUTE`' },
+    DIRECT_RETRY_MS: { crossed: 'the direct way is tried first again' },
+  },
   'src/link/constants.ts': {
     SILENCE_MS: { crossed: 'that connection is cut and made again' },
     LOSS_TIMEOUT_MS: {
@@ -179,6 +187,22 @@ export const limitNotes: Notes = {
       test: 'test/link/gateway.test.ts: connections beyond the limit are refused',
       why: 'Connections of a gateway at once',
     },
+    RELAY_TICKET_MS: {
+      crossed: 'both are refused; the dialler tries again',
+      test: 'test/link/relay.test.ts: a ticket that nobody meets at',
+      why: 'How long the two connections that meet in a relay’s gateway may take',
+    },
+    RELAY_TICKETS_MAX: {
+      crossed: '`LINK_RELAY_BUSY`',
+      test: 'test/link/relay.test.ts: routes and tickets of one site are limited',
+      why: 'Tickets of one site that wait for their connections; connections that one route makes at once',
+    },
+    RELAY_ROUTES_MAX: {
+      crossed: '`LINK_RELAY_BUSY`',
+      test: 'test/link/relay.test.ts: routes and tickets of one site are limited',
+      why: 'Routes that one site has open at a relay',
+    },
+    RELAY_OPEN_TIMEOUT_MS: { crossed: 'the next relay, or `HOST_NO_ROUTE`' },
     GATEWAY_PREAMBLE_TIMEOUT_MS: {
       crossed: 'the connection is closed',
       why: 'How long a connection may take to name its route, and how long reaching that may take',
@@ -925,7 +949,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
     'NATS_WATCH_MS',
     'NATS_POLL_MS',
   ],
-  'src/host/constants.ts': ['VM_SCAN_MS', 'LINK_PROBE_MS'],
+  'src/host/constants.ts': ['VM_SCAN_MS', 'LINK_PROBE_MS', 'KEEP_CONNECTED_MS'],
   'src/mobility/constants.ts': ['FLAP_WINDOW_MS', 'FLAP_SETTLE_MS'],
   'src/schedule/constants.ts': ['RELIEVED_CPU'],
   'src/site/constants.ts': [

@@ -96,7 +96,7 @@ id: ${host}
 dataDir: ./data
 # hosts of one machine may share base images
 imageDir: ../images
-link: { listen: "127.0.0.1:${await plan.port()}" }
+link: { listen: "127.0.0.1:${await plan.port()}"${site === CENTER ? ', relay: true' : ''} }
 control: { site: ${site}, servers: ["127.0.0.1:${natsPort}"], center: ${CENTER} }
 capacity: { memoryMiB: ${plan.memoryMiB}, vms: 16 }
 accelerator: ${plan.accelerator}
