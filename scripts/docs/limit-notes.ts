@@ -142,6 +142,7 @@ export const limitNotes: Notes = {
     DIRECT_RETRY_MS: { crossed: 'the direct way is tried first again' },
   },
   'src/link/constants.ts': {
+    PEERS_FILE_MAX_BYTES: { crossed: 'nobody is let in' },
     SILENCE_MS: { crossed: 'that connection is cut and made again' },
     LOSS_TIMEOUT_MS: {
       crossed: '`LINK_LOST`',
@@ -574,6 +575,8 @@ export const limitNotes: Notes = {
     EVENTS_KEPT: { crossed: 'the oldest are dropped' },
     EVENTS_KEPT_MS: { crossed: 'the oldest are dropped', why: 'How long events are kept' },
     PRESENCE_KEPT_MS: { crossed: 'the message is dropped' },
+    SETTLE_ATTEMPTS: { crossed: 'what was seen counts as refused by the server' },
+    NATS_RELOAD_TIMEOUT_MS: { crossed: '`CONTROL_NATS`' },
     NATS_START_TIMEOUT_MS: { crossed: '`CONTROL_NATS`' },
     CONNECT_TIMEOUT_MS: { crossed: '`CONTROL_UNREACHABLE`' },
     LIST_MAX: { crossed: '`CONTROL_BAD_REQUEST`' },
@@ -587,6 +590,33 @@ export const limitNotes: Notes = {
     STRANGERS_MAX: {
       crossed: 'the oldest are forgotten',
       why: 'Devices without a user that are remembered for an administrator',
+    },
+  },
+  'src/registry/constants.ts': {
+    TOKEN_TTL_MS: {
+      crossed: '`ENROL_TOKEN_EXPIRED`',
+      test: 'test/registry/enrolment.test.ts: expires, is removed',
+    },
+    TOKEN_TTL_MAX_MS: { crossed: '`API_BAD_REQUEST`', why: 'Longest life of a token that can be asked for' },
+    TOKENS_MAX: { crossed: '`ENROL_TOO_MANY`' },
+    TOKEN_MAX_CHARS: { crossed: '`ENROL_TOKEN`', test: 'test/registry/enrolment.test.ts: is not ' },
+    ENROL_BODY_MAX_BYTES: {
+      crossed: 'status 413',
+      test: 'test/registry/enrolment.test.ts: refuses a body that is',
+      why: 'Largest body of a request to enrol, and largest answer',
+    },
+    ENROL_REQUESTS_PER_MINUTE: {
+      crossed: '`ENROL_TOO_MANY`',
+      test: 'test/registry/enrolment.test.ts: lets an address ask only so often',
+    },
+    ENROL_CONNECTIONS_MAX: {
+      crossed: 'the connection is closed',
+      why: 'Connections to the enrolment service at once',
+    },
+    ENROL_TIMEOUT_MS: { crossed: '`ENROL_UNREACHABLE`' },
+    RENEW_AFTER: {
+      crossed: 'the certificate is renewed',
+      test: 'test/registry/enrolment.test.ts: comes when two thirds',
     },
   },
   'src/schedule/constants.ts': {
@@ -923,6 +953,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   'src/content/residue/constants.ts': ['LOG_CHUNK_BYTES'],
   'src/content/staging/constants.ts': ['ZERO_RUN_BYTES', 'JOURNAL_BYTES'],
   'src/link/constants.ts': [
+    'PEERS_WATCH_MS',
     'PING_INTERVAL_MS',
     'PING_BURST',
     'BACKOFF_MIN_MS',
@@ -948,7 +979,10 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
     'RECONNECT_WAIT_MS',
     'NATS_WATCH_MS',
     'NATS_POLL_MS',
+    'SETTLE_MS',
+    'AT_ONCE_MAX',
   ],
+  'src/registry/constants.ts': ['RENEWAL_LOOK_MS'],
   'src/host/constants.ts': ['VM_SCAN_MS', 'LINK_PROBE_MS', 'KEEP_CONNECTED_MS'],
   'src/mobility/constants.ts': ['FLAP_WINDOW_MS', 'FLAP_SETTLE_MS'],
   'src/schedule/constants.ts': ['RELIEVED_CPU'],

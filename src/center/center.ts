@@ -6,8 +6,14 @@ import { connectControl, type ControlAddress } from '../control/connect.ts';
 import { Fleet } from '../control/fleet.ts';
 import { openControlPlane, type ControlPlane } from '../control/plane.ts';
 import { NatsServer } from '../control/server.ts';
+import { certificateFacts, loadCa, natsUserOf, type Ca } from '../link/pki.ts';
+import type { TlsMaterial } from '../link/tls.ts';
 import { SiteAgent } from '../host/site-agent.ts';
 import { PresenceTracker } from '../mobility/tracker.ts';
+import { natsUsers } from '../registry/permissions.ts';
+import { renewOwn } from '../registry/renewal.ts';
+import { Registry } from '../registry/registry.ts';
+import { serveEnrolment } from '../registry/server.ts';
 import { MoveQueue } from '../schedule/queue.ts';
 import { formatAddress } from '../site/config-text.ts';
 import { makeRuntimeDir, removeRuntimeDir } from '../site/paths.ts';
@@ -29,11 +35,15 @@ export class Center implements AsyncDisposable {
   readonly moves: Moves;
   readonly follow: Follow;
   readonly tracker: PresenceTracker;
+  readonly registry: Registry;
   readonly nats: NatsServer | undefined;
   readonly #stack: AsyncDisposableStack;
 
   private constructor(
-    parts: Pick<Center, 'config' | 'log' | 'plane' | 'fleet' | 'moves' | 'follow' | 'tracker' | 'nats'>,
+    parts: Pick<
+      Center,
+      'config' | 'log' | 'plane' | 'fleet' | 'moves' | 'follow' | 'tracker' | 'registry' | 'nats'
+    >,
     stack: AsyncDisposableStack,
   ) {
     this.config = parts.config;
@@ -43,6 +53,7 @@ export class Center implements AsyncDisposable {
     this.moves = parts.moves;
     this.follow = parts.follow;
     this.tracker = parts.tracker;
+    this.registry = parts.registry;
     this.nats = parts.nats;
     this.#stack = stack;
   }
@@ -52,12 +63,19 @@ export class Center implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     makeRuntimeDir(config.runtimeDir);
     stack.defer(() => removeRuntimeDir(config.runtimeDir));
-    const { nats, address, replicas } = await controlOf(config, log);
+    const ca = await loadCa(config.enrol.ca);
+    if (await renewOwn(config.id, config.tls, ca)) log.info('certificate renewed');
+    const tls = await loadTls(config.tls, config.id);
+    const { nats, address, replicas } = await controlOf(config, tls, log);
     if (nats) stack.use(nats);
     const connection: NatsConnection = await connectControl(config.id, address, { log });
     stack.defer(() => connection.close());
     const plane = await openControlPlane(connection, { log, create: true, replicas });
     await ownSite(plane, config.id);
+    const registry = await openRegistry(config, { ca, plane, nats, tls, log, address });
+    stack.defer(async () => {
+      await registry.server.close();
+    });
     const fleet = await Fleet.open(plane, log);
     stack.defer(() => fleet.close());
     stack.use(SiteAgent.serve(plane, fleet, config.id, log));
@@ -82,7 +100,10 @@ export class Center implements AsyncDisposable {
     });
     stack.defer(() => tracker.close());
     log.info({ nats: nats?.pid }, 'center ready');
-    return new Center({ config, log, plane, fleet, moves, follow, tracker, nats }, stack.move());
+    return new Center(
+      { config, log, plane, fleet, moves, follow, tracker, registry: registry.registry, nats },
+      stack.move(),
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -90,8 +111,47 @@ export class Center implements AsyncDisposable {
   }
 }
 
+/** Who may be in the system, and where they ask to be let in. */
+async function openRegistry(
+  config: CenterConfig,
+  parts: {
+    ca: Ca;
+    plane: ControlPlane;
+    nats: NatsServer | undefined;
+    tls: TlsMaterial;
+    log: Logger;
+    address: ControlAddress;
+  },
+): Promise<{ registry: Registry; server: AsyncCloser }> {
+  const { ca, plane, nats, tls, log, address } = parts;
+  const { listen, advertise = listen, servers } = config.enrol;
+  const registry = new Registry({
+    plane,
+    ca,
+    center: config.id,
+    log,
+    address: formatAddress(advertise),
+    // of a NATS of the user's its operator keeps the users: docs/REGISTRY.md
+    apply: async (nodes) => nats?.setUsers(natsUsers(nodes)),
+  });
+  await registry.start(certificateFacts(tls.cert));
+  const server = await serveEnrolment({
+    registry,
+    listen,
+    tls,
+    center: config.id,
+    servers: servers?.map(formatAddress) ?? address.servers,
+  });
+  return { registry, server };
+}
+
+interface AsyncCloser {
+  close(): Promise<unknown>;
+}
+
 async function controlOf(
   config: CenterConfig,
+  own: TlsMaterial,
   log: Logger,
 ): Promise<{ nats: NatsServer | undefined; address: ControlAddress; replicas: number }> {
   if ('servers' in config.nats) {
@@ -104,16 +164,16 @@ async function controlOf(
     };
     return { nats: undefined, address, replicas };
   }
-  const material = await loadTls(config.tls, config.id);
   const { listen } = config.nats;
   const nats = await NatsServer.start({
     dataDir: join(config.dataDir, 'nats'),
     listen,
     tls: config.tls,
+    users: [{ user: natsUserOf(certificateFacts(own.cert).serial) }],
     onRestarted: (err) => log.error({ err: err?.message }, 'nats-server had ended'),
   });
-  const own = { host: listen.host === '0.0.0.0' ? '127.0.0.1' : listen.host, port: listen.port };
-  const address = { servers: [formatAddress(own)], tls: { material, server: config.id } };
+  const self = { host: listen.host === '0.0.0.0' ? '127.0.0.1' : listen.host, port: listen.port };
+  const address = { servers: [formatAddress(self)], tls: { files: config.tls, server: config.id } };
   return { nats, address, replicas: 1 };
 }
 

@@ -16,6 +16,16 @@ const address = z.string().transform((text, context) => {
 });
 const path = z.string().min(1);
 const tls = z.strictObject({ ca: path, cert: path, key: path });
+const enrol = z.strictObject({
+  /** Where nodes enrol and renew their certificates. */
+  listen: address,
+  /** The same as nodes reach it, where that differs; it is part of each token. */
+  advertise: address.optional(),
+  /** Folder with `ca.pem` and `ca.key`. */
+  ca: path,
+  /** The control plane as nodes reach it, where that differs from `nats`. */
+  servers: z.array(address).min(1).max(16).optional(),
+});
 
 /** The center's YAML file; docs/TWO-TIER.md is the reference. */
 const centerSchema = z.strictObject({
@@ -24,6 +34,7 @@ const centerSchema = z.strictObject({
   dataDir: path,
   runtimeDir: path.optional(),
   tls,
+  enrol,
   nats: z.union([
     /** Its own nats-server. */
     z.strictObject({ listen: address }),
@@ -47,6 +58,7 @@ const agentSchema = z.strictObject({
     site: nodeIdSchema,
     servers: z.array(address).min(1).max(16),
     center: nodeIdSchema.default('center'),
+    enrol: address.optional(),
   }),
 });
 
@@ -60,7 +72,12 @@ export function loadCenterConfig(file: string): CenterConfig {
     ? resolve(dirname(file), config.runtimeDir)
     : defaultRuntimeDir(config.dataDir);
   checkRuntimeDir(runtimeDir);
-  return { ...config, runtimeDir };
+  const { enrol: enrolment } = config;
+  return {
+    ...config,
+    enrol: { ...enrolment, ca: resolve(dirname(resolve(file)), enrolment.ca) },
+    runtimeDir,
+  };
 }
 
 /** @throws CONFIG_UNREADABLE, CONFIG_INVALID */

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { loadAgentConfig } from '../center/config.ts';
 import { SiteAgent } from '../host/site-agent.ts';
 import { formatAddress } from '../site/config-text.ts';
+import { keepRenewed } from '../registry/renewal.ts';
 import { loadTls } from '../site/tls.ts';
 import { action, command, type CliContext } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
@@ -28,11 +29,11 @@ async function run(context: CliContext, file: string, json: boolean): Promise<vo
   const log = agentLog(context, { agent: id }, dataDir);
   const ended = signalled();
   const stop = new AbortController();
-  const material = await loadTls(tls, id);
+  await loadTls(tls, id);
   const starting = SiteAgent.start({
     node: id,
     site: control.site,
-    address: { servers: control.servers.map(formatAddress), tls: { material, server: control.center } },
+    address: { servers: control.servers.map(formatAddress), tls: { files: tls, server: control.center } },
     log,
     signal: stop.signal,
   });
@@ -48,6 +49,14 @@ async function run(context: CliContext, file: string, json: boolean): Promise<vo
       if (!stop.signal.aborted) log.error({ err: error }, 'control plane');
     },
   );
+  if (control.enrol)
+    void keepRenewed({
+      node: id,
+      files: tls,
+      center: { id: control.center, address: control.enrol },
+      log,
+      signal: stop.signal,
+    });
   log.info({ signal: await ended }, 'ending');
   stop.abort();
   const agent = await Promise.race([starting.catch(() => undefined), Promise.resolve(undefined)]);

@@ -47,6 +47,11 @@ const commands: readonly CommandEntry[] = [
     summary: 'run a Cloud center; look at its hosts, VMs, moves, devices, users',
     load: () => import('./center/index.ts'),
   },
+  {
+    name: 'enrol',
+    summary: 'make this machine a host, or the agent of a CloudAP, of a center',
+    load: () => import('./enrol.ts'),
+  },
   { name: 'ap', summary: 'run the agent of a CloudAP', load: () => import('./ap.ts') },
   {
     name: 'presence',

@@ -4,6 +4,7 @@ import type * as z from 'zod';
 import { errors } from '@nats-io/transport-node';
 import { MESSAGE_MAX_BYTES, STORE_ATTEMPTS } from './constants.ts';
 import { failControl } from './errors.ts';
+import { follow, keysOf, type FollowedBucket } from './follow.ts';
 
 /** NATS: the revision that the writer expected is not the last one. */
 const WRONG_LAST_SEQUENCE = 10_071;
@@ -28,8 +29,11 @@ export class Bucket<S extends z.ZodType> {
   readonly #kv: KV;
   readonly #schema: S;
   readonly #onBad: (key: string, problem: string) => void;
+  readonly #followed: FollowedBucket | undefined;
 
-  constructor(kv: KV, schema: S, onBad: (key: string, problem: string) => void) {
+  /** With `followed` it is read as an agent may (follow.ts). */
+  constructor(kv: KV, schema: S, onBad: (key: string, problem: string) => void, followed?: FollowedBucket) {
+    this.#followed = followed;
     this.#kv = kv;
     this.#schema = schema;
     this.#onBad = onBad;
@@ -109,6 +113,13 @@ export class Bucket<S extends z.ZodType> {
 
   /** Keys that match a pattern (`host1.>`), without their records. @throws CONTROL_UNREACHABLE */
   async keys(filter: string): Promise<string[]> {
+    const followed = this.#followed;
+    if (followed)
+      return persist(filter, async () => {
+        const keys = await keysOf(followed, filter);
+        const entries = await Promise.all(keys.map((key) => this.#kv.get(key)));
+        return keys.filter((_, i) => entries[i]?.operation === 'PUT');
+      });
     return persist(filter, async () => {
       const found: string[] = [];
       for await (const key of await this.#kv.keys(filter)) found.push(key);
@@ -132,6 +143,10 @@ export class Bucket<S extends z.ZodType> {
    */
   async *watch(signal?: AbortSignal, filter?: string): AsyncGenerator<Change<z.output<S>>> {
     signal?.throwIfAborted();
+    if (this.#followed) {
+      yield* this.#follow(this.#followed, filter ?? '>', signal);
+      return;
+    }
     const watch = await persist('watch', () => this.#kv.watch(filter === undefined ? {} : { key: filter }));
     // asked for afterwards: what is written in between comes as an update, and ends the initial ones just as well
     const count =
@@ -151,6 +166,20 @@ export class Bucket<S extends z.ZodType> {
     } finally {
       signal?.removeEventListener('abort', stop);
       watch.stop();
+    }
+  }
+
+  async *#follow(
+    followed: FollowedBucket,
+    filter: string,
+    signal: AbortSignal = new AbortController().signal,
+  ): AsyncGenerator<Change<z.output<S>>> {
+    let initial = true;
+    for await (const found of follow(followed, filter, signal)) {
+      const { key, entry } = found ?? { key: '', entry: null };
+      const value = entry ? this.#decode(entry) : undefined;
+      yield { key, value, initial, complete: found === undefined };
+      if (!found) initial = false;
     }
   }
 }

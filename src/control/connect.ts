@@ -1,14 +1,17 @@
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
-import { checkPeer, type TlsMaterial } from '../link/tls.ts';
+import { checkPeer } from '../link/tls.ts';
 import { CONNECT_TIMEOUT_MS, RECONNECT_WAIT_MS } from './constants.ts';
 import { failControl } from './errors.ts';
 
 export interface ControlAddress {
   /** host:port of one or more NATS servers. */
   servers: readonly string[];
-  /** With the center's own nats-server: our certificate, and the node whose certificate the server must show. */
-  tls?: { material: TlsMaterial; server: string };
+  /**
+   * With the center's own nats-server: files with our certificate, read anew for each connection, as it may have been renewed; and the
+   * node whose certificate the server must show.
+   */
+  tls?: { files: { ca: string; cert: string; key: string }; server: string };
   /** With a NATS of the user's, as its operator gave them. */
   user?: string;
   password?: string;
@@ -51,11 +54,11 @@ export async function connectControl(
 
 export const inboxOf = (node: string): string => `_INBOX_${node}`;
 
-function tlsOptions({ material, server }: NonNullable<ControlAddress['tls']>): object {
+function tlsOptions({ files, server }: NonNullable<ControlAddress['tls']>): object {
   return {
-    ca: material.ca,
-    cert: material.cert,
-    key: material.key,
+    caFile: files.ca,
+    certFile: files.cert,
+    keyFile: files.key,
     minVersion: 'TLSv1.3',
     // a node is known by the name in its certificate, not by the address that it has today
     checkServerIdentity: (_host: string, certificate: { subjectaltname?: string }) => {

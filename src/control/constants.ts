@@ -44,6 +44,16 @@ export const STORE_TIMEOUT_MS = 2_000;
 /** Attempts of an operation on a bucket before it fails. */
 export const STORE_ATTEMPTS = 5;
 
+/** How long `nats-server` may take to read its configuration again. */
+export const NATS_RELOAD_TIMEOUT_MS = 10_000;
+
 /** A nats-server of ours that has ended is noticed, and one that starts is asked whether it is ready, this often. */
 export const NATS_WATCH_MS = 250;
 export const NATS_POLL_MS = 20;
+
+/** A record whose message has been seen is looked for so often, first after so long and twice as long each time. */
+export const SETTLE_ATTEMPTS = 7;
+export const SETTLE_MS = 2;
+
+/** Records that an agent asks for at once. */
+export const AT_ONCE_MAX = 32;

@@ -55,18 +55,42 @@ export const siteRecordSchema = z.object({
 });
 export type SiteRecord = z.infer<typeof siteRecordSchema>;
 
+const certificateSchema = z.object({
+  serial: z.string().regex(/^[0-9a-f]{1,40}$/),
+  /** SHA-256 of its DER, hexadecimal. */
+  fingerprint: digestSchema,
+  notAfterMs: timeMs,
+});
+
 /** Bucket `nodes`, key node: everything that has a certificate. `agent` is a site's agent (presence, placement). */
 export const nodeRecordSchema = z.object({
   version,
   node: nodeIdSchema,
   role: z.enum(['center', 'agent', 'host']),
   site: nodeIdSchema,
-  /** SHA-256 of its present certificate (DER), hexadecimal: an older one is no longer good. */
-  fingerprint: digestSchema,
+  /** Those that are good, the latest first: two while a node changes from one to the next. */
+  certificates: z.array(certificateSchema).max(2),
   enrolledAtMs: timeMs,
   revokedAtMs: timeMs.nullable().default(null),
 });
 export type NodeRecord = z.infer<typeof nodeRecordSchema>;
+
+/** Bucket `enrolments`, key id: a token that lets one node enrol, once. */
+export const enrolmentSchema = z.object({
+  version,
+  id: z.string().regex(/^[0-9a-f]{16}$/),
+  node: nodeIdSchema,
+  role: z.enum(['agent', 'host']),
+  site: nodeIdSchema,
+  /** SHA-256 of its secret, hexadecimal. */
+  secretHash: digestSchema,
+  createdAtMs: timeMs,
+  expiresAtMs: timeMs,
+  usedAtMs: timeMs.nullable().default(null),
+  /** SHA-256 of the public key that it was used for: an answer that got lost may be asked for again, with that key only. */
+  usedBy: digestSchema.nullable().default(null),
+});
+export type Enrolment = z.infer<typeof enrolmentSchema>;
 
 /** Bucket `assignments`, key VM: whose it is and where it goes. */
 export const assignmentSchema = z.object({

@@ -26,6 +26,7 @@ import {
   inventorySchema,
   moveRecordSchema,
   nodeRecordSchema,
+  enrolmentSchema,
   presenceSchema,
   reservationsSchema,
   siteRecordSchema,
@@ -43,6 +44,7 @@ export const STREAMS = { presence: 'PRESENCE', events: 'EVENTS' } as const;
 const SCHEMAS = {
   sites: siteRecordSchema,
   nodes: nodeRecordSchema,
+  enrolments: enrolmentSchema,
   assignments: assignmentSchema,
   devices: deviceRecordSchema,
   whereabouts: whereaboutsSchema,
@@ -76,15 +78,17 @@ export async function openControlPlane(
 ): Promise<ControlPlane> {
   const { log, create = false, replicas = 1 } = options;
   const js = jetstream(connection, { timeout: STORE_TIMEOUT_MS });
-  if (create) await makeStreams(await jetstreamManager(connection, { timeout: STORE_TIMEOUT_MS }), replicas);
+  const manager = await jetstreamManager(connection, { timeout: STORE_TIMEOUT_MS, checkAPI: false });
+  if (create) await makeStreams(manager, replicas);
   const kvm = new Kvm(js);
   const open = async (name: BucketName): Promise<[BucketName, unknown]> => {
     const kv = create
       ? await kvm.create(natsBucket(name), { history: 1, replicas })
-      : await kvm.open(natsBucket(name), { bindOnly: true });
+      : await kvm.open(natsBucket(name), { bindOnly: true, allow_direct: true });
     const onBad = (key: string, problem: string): void =>
       log.warn({ bucket: name, key, problem }, 'a record was ignored');
-    return [name, new Bucket(kv, SCHEMAS[name], onBad)];
+    const followed = create ? undefined : { connection, manager, kv, bucket: natsBucket(name) };
+    return [name, new Bucket(kv, SCHEMAS[name], onBad, followed)];
   };
   const buckets = Object.fromEntries(await Promise.all(BUCKET_NAMES.map(open))) as unknown as Buckets;
   const publish = async (subject: string, id: string, message: object): Promise<void> => {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect as connectTcp } from 'node:net';
 import { join } from 'node:path';
+import * as z from 'zod';
 import { sleep } from '../base/async.ts';
 import {
   identityOf,
@@ -10,11 +11,17 @@ import {
   processIdentitySchema,
   type ProcessIdentity,
 } from '../qemu/process-identity.ts';
-import { MESSAGE_MAX_BYTES, NATS_POLL_MS, NATS_START_TIMEOUT_MS, NATS_WATCH_MS } from './constants.ts';
+import {
+  MESSAGE_MAX_BYTES,
+  NATS_POLL_MS,
+  NATS_RELOAD_TIMEOUT_MS,
+  NATS_START_TIMEOUT_MS,
+  NATS_WATCH_MS,
+} from './constants.ts';
 import { failControl } from './errors.ts';
 
 export interface NatsUser {
-  /** Distinguished name of its certificate, as `CN=ap1`. */
+  /** A URI in its certificate. */
   user: string;
   /** Subjects; undefined: all. */
   publish?: readonly string[];
@@ -26,6 +33,7 @@ export interface NatsServerOptions {
   listen: { host: string; port: number };
   /** PEM files; without them the server takes anybody who reaches it, which only tests may want. */
   tls?: { ca: string; cert: string; key: string };
+  /** Who may be there from the start; those that `setUsers` gave last stay. Without any, whoever has a certificate of the CA may do all. */
   users?: readonly NatsUser[];
   program?: string;
   /** It had ended and was started again, or could not be. */
@@ -37,7 +45,7 @@ export interface NatsServerOptions {
  * adopts the one that is there; one that ends unasked is replaced, and has everything that it has confirmed.
  */
 export class NatsServer {
-  readonly #options: NatsServerOptions;
+  #options: NatsServerOptions;
   readonly #stop = new AbortController();
   #identity: ProcessIdentity;
   #watching: Promise<void> = Promise.resolve();
@@ -48,8 +56,9 @@ export class NatsServer {
   }
 
   /** Returns when it takes connections. @throws CONTROL_NATS */
-  static async start(options: NatsServerOptions): Promise<NatsServer> {
-    await mkdir(options.dataDir, { recursive: true, mode: 0o700 });
+  static async start(given: NatsServerOptions): Promise<NatsServer> {
+    await mkdir(given.dataDir, { recursive: true, mode: 0o700 });
+    const options = await withUsers(given);
     const server = new NatsServer(options, (await adopt(options)) ?? (await launch(options)));
     server.#watching = server.#watch();
     return server;
@@ -76,8 +85,12 @@ export class NatsServer {
 
   /** Other users from now on; connections of those that are gone are closed at once. */
   async setUsers(users: readonly NatsUser[]): Promise<void> {
-    await writeConfig({ ...this.#options, users });
-    if (await isAlive(this.#identity)) process.kill(this.pid, 'SIGHUP');
+    const next = { ...this.#options, users };
+    if (configText(next) === configText(this.#options)) return;
+    this.#options = next;
+    await writeFile(usersFile(next.dataDir), JSON.stringify(users), { mode: 0o600 });
+    await writeConfig(next);
+    if (await isAlive(this.#identity)) await reload(next.dataDir, this.pid);
   }
 
   /** Ends it. */
@@ -99,6 +112,11 @@ async function adopt(options: NatsServerOptions): Promise<ProcessIdentity | unde
   if (!(await isAlive(identity))) return undefined;
   const before = await readFile(configFile(options.dataDir), 'utf8').catch(() => '');
   if (before === configText(options)) return identity;
+  if (withoutUsers(before) === withoutUsers(configText(options))) {
+    await writeConfig(options);
+    await reload(options.dataDir, identity.pid);
+    return identity;
+  }
   await terminate(identity);
   return undefined;
 }
@@ -106,8 +124,8 @@ async function adopt(options: NatsServerOptions): Promise<ProcessIdentity | unde
 async function launch(options: NatsServerOptions): Promise<ProcessIdentity> {
   const { dataDir, listen, program = 'nats-server' } = options;
   await writeConfig(options);
-  const logFile = join(dataDir, 'nats.log');
-  const log = await open(logFile, 'w', 0o600);
+  const logPath = logFile(dataDir);
+  const log = await open(logPath, 'w', 0o600);
   try {
     const child = spawn(program, ['-c', configFile(dataDir)], {
       detached: true,
@@ -120,16 +138,16 @@ async function launch(options: NatsServerOptions): Promise<ProcessIdentity> {
     }
     child.unref();
     const identity = await identityOf(child.pid ?? 0);
-    if (!identity) throw failControl('CONTROL_NATS', await readFile(logFile, 'utf8'));
+    if (!identity) throw failControl('CONTROL_NATS', await readFile(logPath, 'utf8'));
     await writeFile(noteFile(dataDir), JSON.stringify(identity), { mode: 0o600 });
     const untilMs = performance.now() + NATS_START_TIMEOUT_MS;
     while ((await isAlive(identity)) && performance.now() < untilMs) {
-      if ((await readFile(logFile, 'utf8')).includes('Server is ready') && (await reachable(listen)))
+      if ((await readFile(logPath, 'utf8')).includes('Server is ready') && (await reachable(listen)))
         return identity;
       await sleep(NATS_POLL_MS);
     }
     child.kill('SIGKILL');
-    throw failControl('CONTROL_NATS', (await readFile(logFile, 'utf8')).trim().slice(-600));
+    throw failControl('CONTROL_NATS', (await readFile(logPath, 'utf8')).trim().slice(-600));
   } finally {
     await log.close();
   }
@@ -143,6 +161,55 @@ async function terminate(identity: ProcessIdentity): Promise<void> {
   }
 }
 
+/** Has it read its configuration again; connections of users that are gone are closed by then. @throws CONTROL_NATS */
+async function reload(dataDir: string, pid: number): Promise<void> {
+  const log = logFile(dataDir);
+  const count = async (): Promise<number> => (await readFile(log, 'utf8')).split(RELOADED).length;
+  const before = await count();
+  process.kill(pid, 'SIGHUP');
+  const untilMs = performance.now() + NATS_RELOAD_TIMEOUT_MS;
+  while ((await count()) === before) {
+    if (performance.now() > untilMs)
+      throw failControl(
+        'CONTROL_NATS',
+        `it does not take its configuration: ${(await readFile(log, 'utf8')).trim().slice(-600)}`,
+      );
+    await sleep(NATS_POLL_MS);
+  }
+}
+
+const RELOADED = 'Reloaded server configuration';
+
+const usersSchema = z.array(
+  z.object({
+    user: z.string(),
+    publish: z.array(z.string()).optional(),
+    subscribe: z.array(z.string()).optional(),
+  }),
+);
+
+/** Those that were there last and those that must be there, so that a server that starts before its center's records are read knows both. */
+async function withUsers(options: NatsServerOptions): Promise<NatsServerOptions> {
+  const { users, dataDir } = options;
+  if (!users) return options;
+  const text = await readFile(usersFile(dataDir), 'utf8').catch(() => '[]');
+  const before = usersSchema.safeParse(JSON.parse(text)).data ?? [];
+  const wanted = new Set(users.map(({ user }) => user));
+  const kept = before.filter(({ user }) => !wanted.has(user)) as NatsUser[];
+  const all = [...users, ...kept].toSorted((a, b) => (a.user < b.user ? -1 : 1));
+  return { ...options, users: all };
+}
+
+function withoutUsers(text: string): string {
+  try {
+    return JSON.stringify({ ...(JSON.parse(text) as object), authorization: undefined });
+  } catch {
+    return text;
+  }
+}
+
+const usersFile = (dataDir: string): string => join(dataDir, 'users.json');
+const logFile = (dataDir: string): string => join(dataDir, 'nats.log');
 const noteFile = (dataDir: string): string => join(dataDir, 'nats.json');
 const configFile = (dataDir: string): string => join(dataDir, 'nats.conf');
 
@@ -174,7 +241,15 @@ function configText(options: NatsServerOptions): string {
 
 function natsUser({ user, publish, subscribe }: NatsUser): object {
   if (!publish && !subscribe) return { user };
-  return { user, permissions: { publish: { allow: publish ?? [] }, subscribe: { allow: subscribe ?? [] } } };
+  return {
+    user,
+    permissions: {
+      publish: { allow: publish ?? [] },
+      subscribe: { allow: subscribe ?? [] },
+      // the inbox of whoever asked, once
+      allow_responses: true,
+    },
+  };
 }
 
 async function reachable({ host, port }: { host: string; port: number }): Promise<boolean> {

@@ -7,13 +7,14 @@ import { connectControl } from '../control/connect.ts';
 import { openControlPlane, type ControlPlane } from '../control/plane.ts';
 import { serveRequests } from '../control/requests.ts';
 import { hostSubject, progressSubject } from '../control/subjects.ts';
+import { keepRenewed } from '../registry/renewal.ts';
 import type { Site } from '../site/site.ts';
-import { loadTls } from '../site/tls.ts';
 import { KEEP_CONNECTED_MS, VM_SCAN_MS } from './constants.ts';
 import { controlAddress } from './control-address.ts';
 import { failHost } from './errors.ts';
 import { Heartbeats } from './heartbeats.ts';
 import { hostMethods } from './methods.ts';
+import { keepPeersFile } from './peers-file.ts';
 import { Reach } from './reach.ts';
 import { VmRecords } from './vm-records.ts';
 
@@ -50,8 +51,7 @@ export class HostAgent implements AsyncDisposable {
   async #run(control: NonNullable<Site['config']['control']>): Promise<void> {
     const { signal } = this.#stop;
     const { config } = this.#site;
-    const tls = await loadTls(config.tls, config.id);
-    const connecting = connectControl(config.id, controlAddress(control, tls), {
+    const connecting = connectControl(config.id, controlAddress(control, config.tls), {
       log: this.#log,
       wait: true,
     });
@@ -91,6 +91,19 @@ export class HostAgent implements AsyncDisposable {
         this.#every(Heartbeats.intervalMs, () => heartbeats.beat(), 'heartbeat'),
         this.#every(VM_SCAN_MS, () => records.scan(), 'VM records'),
         this.#every(KEEP_CONNECTED_MS, () => this.#keepConnected(reach), 'a host that a VM moves to'),
+        config.peersFile === undefined
+          ? undefined
+          : keepPeersFile(config.peersFile, plane, this.#log, this.#stop.signal),
+        control.enrol === undefined
+          ? undefined
+          : keepRenewed({
+              node: config.id,
+              files: config.tls,
+              center: { id: control.center, address: control.enrol },
+              log: this.#log,
+              signal,
+              onRenewed: (material) => this.#site.renew(material),
+            }),
       ]);
     } finally {
       stopFollowing();

@@ -2,10 +2,16 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
 import { sleep } from '../base/async.ts';
-import { centerStatusSchema } from '../center/api/messages.ts';
-import { planSystem, type SystemFiles, type SystemPlan } from '../center/setup/system.ts';
+import { centerStatusSchema, tokenAnswerSchema } from '../center/api/messages.ts';
+import {
+  enrolNodes,
+  makeCenter,
+  systemFiles,
+  type AskToken,
+  type SystemFiles,
+  type SystemPlan,
+} from '../center/setup/system.ts';
 import { ApiClient } from '../site/api/client.ts';
-import { siteRecordSchema } from '../control/messages.ts';
 import { LabChild } from './child.ts';
 import { failLab } from './errors.ts';
 
@@ -34,18 +40,25 @@ export class TwoTier implements AsyncDisposable {
     this.#stopVms = stopVms;
   }
 
-  /** Returns when every host says that it lives. @throws LAB_START */
-  static async start(plan: SystemPlan, options: { stopVms?: boolean } = {}): Promise<TwoTier> {
-    const files = await planSystem(plan);
+  /** Returns when every host says that it lives; `configured` is called when all have their files. @throws LAB_START */
+  static async start(
+    plan: SystemPlan,
+    options: { stopVms?: boolean; configured?: (files: SystemFiles) => Promise<void> } = {},
+  ): Promise<TwoTier> {
+    const files = systemFiles(plan);
     const system = new TwoTier(plan.dir, files, options.stopVms ?? true);
     try {
+      await makeCenter(plan);
+      await system.run('center');
+      const ask: AskToken = async (body) =>
+        (await system.center.json('POST', '/enrolments', tokenAnswerSchema, { body })).token;
+      await enrolNodes(plan, ask);
+      await options.configured?.(files);
       const agents = [
         ...files.aps.map((ap) => `ap:${ap}`),
         ...[...files.hosts.keys()].map((h) => `host:${h}`),
       ];
-      await Promise.all([system.run('center'), ...agents.map((agent) => system.run(agent))]);
-      for (const ap of files.aps)
-        await system.center.json('PUT', `/sites/${ap}`, siteRecordSchema, { body: {} });
+      await Promise.all(agents.map((agent) => system.run(agent)));
       await system.complete(files.hosts.size);
       return system;
     } catch (error) {

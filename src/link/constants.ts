@@ -77,3 +77,8 @@ export const RPC_SILENCE_MS = 10_000;
 /** Emulator: what the bottleneck's queue holds when the specification does not say. */
 export const EMULATOR_QUEUE_MS = 50;
 export const EMULATOR_QUEUE_MIN_BYTES = 64 * 1024;
+
+/** The file of peers that are let in: 100 bytes a node. */
+export const PEERS_FILE_MAX_BYTES = 4 * 1024 * 1024;
+/** How soon a connection of a peer that is no longer let in ends. */
+export const PEERS_WATCH_MS = 250;

@@ -24,6 +24,11 @@ export const fail = errorCatalogue({
     summary: 'the certificate of the other side is not the one of the expected site',
     remedy: 'Check that the address belongs to that site and that its certificate was issued by this center.',
   },
+  LINK_PEER_REVOKED: {
+    summary: 'the other side is not let in any more, or not yet',
+    remedy:
+      'If it should be, enrol it again: `cloudap center token` at the center, `cloudap enrol` there. `cloudap center nodes` shows whose certificates are good.',
+  },
   LINK_TLS: {
     summary: 'no trusted TLS connection to the other side',
     remedy: 'Both sites need certificates of the same center; check `ca.pem` and the site certificate.',
@@ -135,6 +140,7 @@ export function isFatal(error: unknown): boolean {
 const FATAL: ReadonlySet<string> = new Set([
   'LINK_PEER_IDENTITY',
   'LINK_TLS',
+  'LINK_PEER_REVOKED',
   'LINK_SESSION_UNKNOWN',
   'LINK_CANNOT_RESUME',
   'LINK_PROTOCOL',
@@ -160,7 +166,9 @@ export function closeErrorOf(frame: { reason: number; code: string; text: string
     case CLOSE_REASON.SESSION_UNKNOWN:
       return fail('LINK_SESSION_UNKNOWN', detail, options);
     case CLOSE_REASON.WRONG_PEER:
-      return fail(frame.code === 'LINK_TLS' ? 'LINK_TLS' : 'LINK_PEER_IDENTITY', frame.text, options);
+      if (frame.code === 'LINK_TLS' || frame.code === 'LINK_PEER_REVOKED')
+        return fail(frame.code, frame.text, options);
+      return fail('LINK_PEER_IDENTITY', frame.text, options);
     case CLOSE_REASON.CANNOT_RESUME:
       return fail('LINK_CANNOT_RESUME', detail, options);
     case CLOSE_REASON.PROTOCOL:

@@ -10,6 +10,7 @@ import {
   issueSiteCertificate,
   loadCa,
   loadSiteCertificate,
+  natsUserOf,
   writeSiteCertificate,
 } from './pki.ts';
 import { checkPeer, siteIdOf, siteOfCertificate } from './tls.ts';
@@ -33,7 +34,9 @@ test('a site certificate is the CA’s, names its site, and is for both roles of
   expect(certificate.verify(issuer.publicKey)).toBe(true);
   expect(certificate.checkIssued(issuer)).toBe(true);
   expect([issuer.ca, certificate.ca]).toEqual([true, false]);
-  expect(certificate.subjectAltName).toBe('URI:cloudap://site/ap-1');
+  expect(certificate.subjectAltName).toBe(
+    `URI:cloudap://site/ap-1, URI:${natsUserOf(certificate.serialNumber.toLowerCase())}`,
+  );
   expect(certificate.publicKey.asymmetricKeyDetails).toMatchObject({ namedCurve: 'prime256v1' });
   expect(certificate.keyUsage).toEqual(['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2']);
   expect(siteIdOf(site.cert)).toBe('ap-1');

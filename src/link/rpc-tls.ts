@@ -35,6 +35,8 @@ export interface RpcServer extends AsyncDisposable {
   peers(): readonly RpcPeer[];
   /** Serves a connection that has come another way (openRelayedRoute). */
   take(socket: Socket): void;
+  /** Shows another certificate from the next connection on. */
+  renew(tls: TlsMaterial): void;
 }
 
 /**
@@ -71,6 +73,7 @@ export async function serveRpcTls(options: {
   return {
     peers: () => [...peers],
     take: (socket) => void server.emit('connection', socket),
+    renew: ({ ca, cert, key }) => server.setSecureContext({ ca, cert, key, minVersion: 'TLSv1.3' }),
     async [Symbol.asyncDispose]() {
       const closed = new Promise<void>((resolve) => {
         server.close(() => resolve());

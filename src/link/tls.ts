@@ -3,6 +3,7 @@ import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, createServer, type Server, type TLSSocket } from 'node:tls';
 import { encodePreamble, GATEWAY_STATUS } from '../wire/link/preamble.ts';
 import { CloudapError } from '../base/errors.ts';
+import { admitPeer } from './allowed-peers.ts';
 import {
   ATTEMPT_TIMEOUT_MS,
   CLOSE_LINGER_MS,
@@ -16,6 +17,8 @@ export interface TlsMaterial {
   ca: string;
   cert: string;
   key: string;
+  /** File that says which certificates of the CA are good now (allowed-peers.ts); without it all are. */
+  peers?: string | undefined;
 }
 /** A gateway's TCP address, or a Unix socket. With `relay` it is the gateway of that site, which passes on what is meant for another. */
 export type LinkAddress = { host: string; port: number; relay?: string | undefined } | { path: string };
@@ -138,6 +141,7 @@ export async function dialTls(options: DialTlsOptions): Promise<TLSSocket> {
       },
     });
     await connected(secure, 'secureConnect');
+    admitPeer(secure, expectedPeer, tls.peers);
     return secure;
   });
 }
@@ -223,6 +227,7 @@ export function serveTls(options: {
     let siteId: string;
     try {
       siteId = authenticated(socket);
+      admitPeer(socket, siteId, options.tls.peers);
     } catch (error) {
       options.onRefused?.(error as Error);
       socket.end(options.refusal(error as CloudapError));

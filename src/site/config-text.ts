@@ -34,6 +34,7 @@ const remedies: Readonly<Record<string, string>> = {
   'control.site': 'Write the id of the site that this host is part of',
   'control.servers': 'Write host:port of the control plane, such as `servers: ["center.example.org:7422"]`',
   'control.center': 'Write the node id of the center, or leave it out where it is `center`',
+  'control.enrol': 'Write host:port of the center’s enrolment service, or leave it out',
   'control.nats': 'Leave it out, or write how your own NATS lets us in: user and password, or token',
   'control.nats.user': 'Write the user’s name, or leave it out',
   'control.nats.password': 'Write the user’s password, or leave it out',

@@ -65,6 +65,8 @@ export const controlSchema = z.strictObject({
   servers: z.array(address).min(1).max(CONTROL_SERVERS_MAX),
   /** The node whose certificate the center's own NATS server shows. */
   center: siteIdSchema.default('center'),
+  /** host:port where it renews its certificate. */
+  enrol: address.optional(),
   /** A NATS of the user's: how its operator lets us in. Without it our certificate is shown to the center's. */
   nats: z
     .strictObject({
@@ -120,6 +122,8 @@ export const siteFileSchema = z
 export interface SiteConfig extends z.infer<typeof siteFileSchema> {
   runtimeDir: string;
   imageDir: string;
+  /** In a two-tier system: the file that says whose certificates are good now (link/allowed-peers.ts). */
+  peersFile?: string;
 }
 
 /**
@@ -172,6 +176,7 @@ export function parseConfig(text: string, file: string): SiteConfig {
     dataDir,
     runtimeDir,
     imageDir: site.imageDir ? resolve(base, site.imageDir) : resolve(dataDir, 'images'),
+    ...(site.control ? { peersFile: resolve(dataDir, 'peers.json') } : {}),
     tls: {
       ca: resolve(base, site.tls.ca),
       cert: resolve(base, site.tls.cert),

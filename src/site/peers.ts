@@ -70,6 +70,13 @@ export class Peers {
     return peers;
   }
 
+  /** This site has another certificate: from the next connection on, dialled or accepted. */
+  renew(tls: TlsMaterial): void {
+    // those that dial again hold this very object
+    Object.assign(this.#options.tls, { ca: tls.ca, cert: tls.cert, key: tls.key });
+    this.#server?.renew(tls);
+  }
+
   #dial(site: string, address: PeerAddress): void {
     const client = dialRpcTls({
       address,

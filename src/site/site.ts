@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { ResidueStore } from '../content/residue/store.ts';
 import { RelayServer } from '../link/relay/server.ts';
+import type { TlsMaterial } from '../link/tls.ts';
 import type { Logger } from 'pino';
 import { apiServer, listenApi } from './api/server.ts';
 import type { SiteStatus, SiteView, VmView } from './api/messages.ts';
@@ -124,7 +125,7 @@ export class Site {
       makeRuntimeDir(config.runtimeDir);
       const paths = sitePaths(config);
       const [tls, facts, store] = await Promise.all([
-        loadTls(config.tls, config.id),
+        loadTls({ ...config.tls, peers: config.peersFile }, config.id),
         options.backends.qemu.facts(),
         VmStore.open(paths, (error) => log.error({ err: error }, 'VM')),
       ]);
@@ -145,7 +146,7 @@ export class Site {
     }
   }
 
-  async #connect(tls: Parameters<typeof Peers.start>[0]['tls']): Promise<void> {
+  async #connect(tls: TlsMaterial): Promise<void> {
     const { config, paths, log, migrations } = this;
     const { version, accelerator } = this.vms.facts;
     this.#peers = await Peers.start({
@@ -195,6 +196,12 @@ export class Site {
   get peers(): Peers {
     if (!this.#peers) throw new Error('the site is not connected yet');
     return this.#peers;
+  }
+
+  /** This site has another certificate: from the next connection on. Movers read the files themselves. */
+  renew(tls: TlsMaterial): void {
+    this.peers.renew(tls);
+    this.#relay?.renew(tls);
   }
 
   /** The HTTP side, for tests that inject requests. */

@@ -10,7 +10,7 @@ import { failSite } from './errors.ts';
  * @throws SITE_TLS
  */
 export async function loadTls(
-  paths: { ca: string; cert: string; key: string },
+  paths: { ca: string; cert: string; key: string; peers?: string | undefined },
   siteId: string,
   nowMs = Date.now(),
 ): Promise<TlsMaterial> {
@@ -33,7 +33,7 @@ export async function loadTls(
   );
   if (named !== siteId)
     throw failSite('SITE_TLS', `tls.cert: ${paths.cert} is of site ${named}, this is ${siteId}`);
-  return { ca, cert, key };
+  return { ca, cert, key, peers: paths.peers };
 }
 
 async function read(key: string, path: string): Promise<string> {
@@ -50,4 +50,20 @@ function parse<T>(key: string, path: string, work: () => T): T {
   } catch (error) {
     throw failSite('SITE_TLS', `${key}: ${path}: ${asCloudapError(error).message}`, { cause: error });
   }
+}
+
+/** The same for a process that reads the files itself. */
+export function moverTls(config: { tls: { ca: string; cert: string; key: string }; peersFile?: string }): {
+  caPath: string;
+  certPath: string;
+  keyPath: string;
+  peersPath?: string;
+} {
+  const { ca, cert, key } = config.tls;
+  return {
+    caPath: ca,
+    certPath: cert,
+    keyPath: key,
+    ...(config.peersFile === undefined ? {} : { peersPath: config.peersFile }),
+  };
 }

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { sleep } from '../../src/base/async.ts';
-import { moveViewSchema } from '../../src/center/api/messages.ts';
+import { errorCode } from '../../src/base/errors.ts';
+import { moveViewSchema, nodeListSchema } from '../../src/center/api/messages.ts';
 import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import type { TwoTier } from '../../src/lab/two-tier.ts';
 import { vmViewSchema } from '../../src/site/api/messages.ts';
@@ -123,5 +124,30 @@ describe('whoever is killed, the VM is at one place, and goes on', () => {
       await sound(site);
     }
     for (const { record } of await movesOf(system, desk)) expect(record.endedAtMs).not.toBeNull();
+  });
+});
+
+describe('a site that is revoked', () => {
+  test('gets no VM any more, and nothing that runs elsewhere is touched', async () => {
+    await present(system, 'ann', 'ap1');
+    await sound('ap1');
+    const revoked = await system.center.json('POST', '/revocations', nodeListSchema, {
+      body: { site: 'ap2' },
+    });
+    expect(revoked.map(({ node }) => node).toSorted()).toEqual(['ap2', 'ap2-h1']);
+    const ask = system.center.json('POST', '/moves', moveViewSchema, {
+      body: { vm: 'desk-ann', toSite: 'ap2' },
+    });
+    await ask.then(
+      async ({ record }) => {
+        let last = record;
+        for await (const view of system.center.lines(`/moves/${record.move}/events`, moveViewSchema))
+          last = view.record;
+        expect(last.state).toBe('failed');
+        expect(last.error?.code).toMatch(/^(CONTROL_NO_ANSWER|PLACE_NO_ROOM)$/);
+      },
+      (error: unknown) => expect(errorCode(error)).toMatch(/^[A-Z_]+$/),
+    );
+    await sound('ap1');
   });
 });

@@ -8,7 +8,7 @@ import {
   type CenterVm,
   type MoveAnswer,
 } from '../../src/center/api/messages.ts';
-import { planSystem, type SystemPlan } from '../../src/center/setup/system.ts';
+import type { SystemPlan } from '../../src/center/setup/system.ts';
 import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import { TwoTier } from '../../src/lab/two-tier.ts';
 import { vmViewSchema, type VmView } from '../../src/site/api/messages.ts';
@@ -31,11 +31,12 @@ export async function twoTier(
     accelerator: 'tcg',
     port: freePort,
   };
-  if (edit) {
-    const { hosts } = await planSystem(plan);
-    for (const [host, file] of hosts) await writeFile(file, edit(host, await readFile(file, 'utf8')));
-  }
-  const system = await TwoTier.start(plan);
+  const system = await TwoTier.start(plan, {
+    async configured({ hosts }) {
+      if (!edit) return;
+      for (const [host, file] of hosts) await writeFile(file, edit(host, await readFile(file, 'utf8')));
+    },
+  });
   const [config = ''] = system.files.hosts.values();
   const built = await cli(['image', 'build', 'ci'], { config });
   if (built.code !== 0) throw new Error(built.stderr);

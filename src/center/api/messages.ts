@@ -6,6 +6,7 @@ import {
   inventorySchema,
   moveRecordSchema,
   nodeIdSchema,
+  nodeRecordSchema,
   siteRecordSchema,
   strategySchema,
   userIdSchema,
@@ -13,6 +14,7 @@ import {
   whereaboutsSchema,
 } from '../../control/messages.ts';
 import { migrationViewSchema } from '../../host/messages.ts';
+import { TOKEN_TTL_MAX_MS, TOKEN_TTL_MS } from '../../registry/constants.ts';
 import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB } from '../../site/constants.ts';
 import { vmNameSchema } from '../../site/ids.ts';
 
@@ -84,6 +86,33 @@ export const moveViewSchema = z.object({
   migration: migrationViewSchema.nullable(),
 });
 export type MoveAnswer = z.infer<typeof moveViewSchema>;
+
+/** POST /enrolments: a token, shown this once. */
+export const createTokenSchema = z.strictObject({
+  node: nodeIdSchema,
+  role: z.enum(['agent', 'host']),
+  site: nodeIdSchema,
+  ttlMs: z.int().min(1_000).max(TOKEN_TTL_MAX_MS).default(TOKEN_TTL_MS),
+});
+/** GET /enrolments */
+export const tokenViewSchema = z.object({
+  id: z.string(),
+  node: nodeIdSchema,
+  role: z.enum(['agent', 'host']),
+  site: nodeIdSchema,
+  createdAtMs: z.number(),
+  expiresAtMs: z.number(),
+  usedAtMs: z.number().nullable(),
+});
+export const tokenAnswerSchema = z.object({ token: z.string(), view: tokenViewSchema });
+
+/** POST /revocations: shuts a node, or all of a site, out. */
+export const revokeSchema = z.union([
+  z.strictObject({ node: nodeIdSchema }),
+  z.strictObject({ site: nodeIdSchema }),
+]);
+/** GET /nodes */
+export const nodeListSchema = z.array(nodeRecordSchema);
 
 /** PUT /devices/:device */
 export const putDeviceSchema = z.strictObject({ user: userIdSchema });

@@ -20,6 +20,8 @@ import { followMove } from './follow-move.ts';
 import {
   createCenterVmSchema,
   createMoveSchema,
+  createTokenSchema,
+  revokeSchema,
   postPresenceSchema,
   putDeviceSchema,
   putSiteSchema,
@@ -44,6 +46,7 @@ export async function serveCenter(center: Center, socketPath: string): Promise<F
   vmRoutes(server, center);
   moveRoutes(server, center);
   presenceRoutes(server, center);
+  registryRoutes(server, center);
   await rm(socketPath, { force: true });
   await server.listen({ path: socketPath });
   return server;
@@ -260,6 +263,20 @@ function presenceRoutes(server: FastifyInstance, { plane, fleet, tracker }: Cent
     return reply.code(202).send({ id });
   });
   server.get('/users', async () => [...(await plane.buckets.whereabouts.all()).values()]);
+}
+
+function registryRoutes(server: FastifyInstance, { registry }: Center): void {
+  server.get('/nodes', () => registry.nodes());
+  server.get('/enrolments', () => registry.tokens());
+  server.post('/enrolments', async (request, reply) =>
+    reply.code(201).send(await registry.createToken(check(createTokenSchema, request.body))),
+  );
+  server.delete('/enrolments/:id', async (request) => {
+    const { id } = check(byId, request.params, 'path');
+    await registry.removeToken(id);
+    return { id, removed: true };
+  });
+  server.post('/revocations', (request) => registry.revoke(check(revokeSchema, request.body)));
 }
 
 function sendError(center: Center, reply: FastifyReply, thrown: unknown): FastifyReply {

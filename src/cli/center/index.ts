@@ -10,6 +10,7 @@ import { failUsage } from '../kit/output.ts';
 import { agentLog, signalled } from '../kit/run-agent.ts';
 import * as change from './change.ts';
 import * as look from './look.ts';
+import * as registry from './registry.ts';
 
 export default function center(context: CliContext): Command {
   const group = command(
@@ -40,6 +41,10 @@ export default function center(context: CliContext): Command {
     change.device,
     change.move,
     change.abort,
+    registry.token,
+    registry.tokens,
+    registry.nodes,
+    registry.revoke,
   ])
     group.addCommand(withCenter(sub(context)));
   return group;

@@ -1,6 +1,6 @@
 import { InvalidArgumentError } from 'commander';
 
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000 };
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
 /** As below, or `none`, which is null. */
 export function parseBudgetMs(text: string): number | null {
@@ -9,7 +9,7 @@ export function parseBudgetMs(text: string): number | null {
 
 /** `500ms`, `2s`, `1.5s` or `1m` as whole milliseconds, for an option of commander. */
 export function parseDurationMs(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m)$/.exec(text);
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text);
   const ms = Math.round(Number(match?.[1]) * (UNITS[match?.[2] ?? ''] ?? Number.NaN));
   if (!Number.isSafeInteger(ms) || ms < 1)
     throw new InvalidArgumentError('It must be a time such as 500ms or 2s.');

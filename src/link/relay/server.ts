@@ -91,6 +91,11 @@ export class RelayServer implements AsyncDisposable {
     return ticket;
   }
 
+  /** Shows another certificate from the next connection on. */
+  renew(tls: TlsMaterial): void {
+    this.#server?.renew(tls);
+  }
+
   /** Connections that have met are the gateway's, and go on. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const timer of this.#timers) clearTimeout(timer);

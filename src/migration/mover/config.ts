@@ -28,7 +28,13 @@ export const linkConfigSchema = z.discriminatedUnion('mode', [
 ]);
 
 /** PEM files. */
-export const tlsConfigSchema = z.object({ caPath: z.string(), certPath: z.string(), keyPath: z.string() });
+export const tlsConfigSchema = z.object({
+  caPath: z.string(),
+  certPath: z.string(),
+  keyPath: z.string(),
+  /** Who is let in of those whom the CA knows (link/allowed-peers.ts). */
+  peersPath: z.string().optional(),
+});
 
 /**
  * How pages of memory, and blocks of the disk, travel. `content` refers to pages that the target has in files and repeats

@@ -20,7 +20,7 @@ export async function openLink(
   const options = {
     sessionId: config.migrationId,
     expectedPeer: config.peerSiteId,
-    tls: { ca: ca ?? '', cert: cert ?? '', key: key ?? '' },
+    tls: { ca: ca ?? '', cert: cert ?? '', key: key ?? '', peers: tls.peersPath },
     onMessage,
     lossTimeoutMs: config.linkLossTimeoutMs,
     connectTimeoutMs: CONNECT_TIMEOUT_MS,

@@ -7,6 +7,7 @@ import type { SiteConfig } from '../config.ts';
 import type { SitePaths } from '../paths.ts';
 import type { PeerAddress } from '../peers.ts';
 import type { PeerRpc, SiteBackends } from '../ports.ts';
+import { moverTls } from '../tls.ts';
 import type { VmManager } from '../vm/manager.ts';
 
 /** What both sides of a migration need of their site. */
@@ -66,7 +67,7 @@ export function commonMoverConfig(
     logPath: migration.logFile,
     recordPath: migration.recordFile,
     link: linkTo(context, peer, dials, { route: migrationId, socketPath: migration.linkSocket }),
-    tls: { caPath: config.tls.ca, certPath: config.tls.cert, keyPath: config.tls.key },
+    tls: moverTls(config),
     qmpSocket: vm.moverQmp,
     streamSocket: migration.streamSocket,
     ownershipPath: vm.ownershipFile,

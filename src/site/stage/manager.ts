@@ -18,6 +18,7 @@ import { newPushId } from '../ids.ts';
 import { canListenFor, linkTo, type MigrateContext } from '../migrate/context.ts';
 import { asApiError } from '../migrate/entry.ts';
 import { parseParams } from '../migrate/params.ts';
+import { moverTls } from '../tls.ts';
 import { PushEntry, type PushInfo } from './entry.ts';
 import {
   type StageAbort,
@@ -259,7 +260,7 @@ export class PushManager {
       pushId,
       peerSiteId: peer,
       link: linkTo(this.#context, peer, dials, { route: pushId, socketPath: paths.linkSocket(pushId) }),
-      tls: { caPath: config.tls.ca, certPath: config.tls.cert, keyPath: config.tls.key },
+      tls: moverTls(config),
       linkLossTimeoutMs,
       kind,
       manifest: artefact.manifest,
