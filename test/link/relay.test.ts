@@ -2,11 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { access } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { errorCode } from '../../src/base/errors.ts';
 import { sleep } from '../../src/base/async.ts';
+import { writeAllowedPeers } from '../../src/link/allowed-peers.ts';
 import { RELAY_ROUTES_MAX, RELAY_TICKETS_MAX } from '../../src/link/constants.ts';
-import { generateCa, issueSiteCertificate } from '../../src/link/pki.ts';
+import { certificateFacts, generateCa, issueSiteCertificate } from '../../src/link/pki.ts';
 import { dialPeer } from '../../src/link/relay/dial.ts';
 import { openRelayedRoute } from '../../src/link/relay/listen.ts';
 import { newTicket, ticketFile } from '../../src/link/relay/ticket.ts';
@@ -176,6 +178,28 @@ test('a relay that brings the wrong site together gets neither of them to talk',
   expect(
     await codeOf(dialPeer({ address: lab.relayAddress, route: 'm', tls: lab.ap1, expectedPeer: 'ap2' })),
   ).toBe('LINK_PEER_IDENTITY');
+});
+
+test('a revoked site has no way through a relay, and the sessions that it has end', async () => {
+  await using lab = await relayLab();
+  const peers = join(lab.dir, 'peers.json');
+  const good = (...certs: string[]): Promise<void> =>
+    writeAllowedPeers(
+      peers,
+      new Map(certs.map(certificateFacts).map(({ site, fingerprint }) => [site, [fingerprint]])),
+    );
+  // the list is the relay's and ap2's: they have it from the center
+  Object.assign(lab.center, { peers });
+  Object.assign(lab.ap2, { peers });
+  await good(lab.ap1.cert, lab.ap2.cert, lab.center.cert);
+  await lab.restartRelay();
+  await using pair = await relayedPair(lab);
+  const ended = codeOf(pair.near.closed);
+  await good(lab.ap2.cert, lab.center.cert);
+  expect(await ended).toBe('LINK_PEER_REVOKED');
+  const again = dialPeer({ address: lab.relayAddress, route: 'm2', tls: lab.ap1, expectedPeer: 'ap2' });
+  expect(await codeOf(again)).toBe('LINK_PEER_REVOKED');
+  expect(lab.refused.map(errorCode)).toContain('LINK_PEER_REVOKED');
 });
 
 test('routes and tickets of one site are limited; requests of another shape are refused', async () => {
