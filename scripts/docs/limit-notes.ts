@@ -138,8 +138,15 @@ export const limitNotes: Notes = {
       crossed: 'they meet at a relay',
       test: 'test/center/relay.test.ts: a VM goes from AP to AP, both ways, through the center',
     },
-    RELAY_TIMEOUT_MS: { crossed: 'the next relay, or `HOST_NO_ROUTE`' },
-    DIRECT_RETRY_MS: { crossed: 'the direct way is tried first again' },
+    RELAY_TIMEOUT_MS: {
+      crossed: 'the next relay, or `HOST_NO_ROUTE`',
+      test: 'src/host/reach.test.ts: a relay that does not answer',
+    },
+    DIRECT_RETRY_MS: {
+      crossed: 'the direct way is tried first again',
+      test: 'src/host/reach.test.ts: two hosts that had to meet',
+    },
+    ANSWER_MS: { crossed: 'the next way' },
   },
   'src/link/constants.ts': {
     PEERS_FILE_MAX_BYTES: { crossed: 'nobody is let in' },

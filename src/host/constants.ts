@@ -15,3 +15,6 @@ export const DIRECT_RETRY_MS = 10 * 60 * 1000;
 
 /** A host looks this often whether it is connected with those that its VMs move to. */
 export const KEEP_CONNECTED_MS = 2_000;
+
+/** How much longer than what it does another host's answer may take. */
+export const ANSWER_MS = 500;

@@ -1,15 +1,16 @@
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
+import * as z from 'zod';
 import { sleep } from '../base/async.ts';
 import { asCloudapError } from '../base/errors.ts';
 import { ImageStore } from '../content/images/store.ts';
 import { connectControl } from '../control/connect.ts';
 import { openControlPlane, type ControlPlane } from '../control/plane.ts';
-import { serveRequests } from '../control/requests.ts';
+import { request, serveRequests } from '../control/requests.ts';
 import { hostSubject, progressSubject } from '../control/subjects.ts';
 import { keepRenewed } from '../registry/renewal.ts';
 import type { Site } from '../site/site.ts';
-import { KEEP_CONNECTED_MS, VM_SCAN_MS } from './constants.ts';
+import { ANSWER_MS, KEEP_CONNECTED_MS, VM_SCAN_MS } from './constants.ts';
 import { controlAddress } from './control-address.ts';
 import { failHost } from './errors.ts';
 import { Heartbeats } from './heartbeats.ts';
@@ -65,7 +66,7 @@ export class HostAgent implements AsyncDisposable {
     const connection = await connecting;
     const plane = await this.#open(connection);
     const images = await ImageStore.open(config.imageDir);
-    const reach = new Reach(this.#site, plane, control.center, this.#log);
+    const reach = this.#reach(plane, control.center);
     const records = new VmRecords(this.#site, this.#siteId, plane);
     const scan = (): void => void records.scan().catch((error: unknown) => this.#failed('VM records', error));
     using _served = serveRequests(
@@ -133,6 +134,28 @@ export class HostAgent implements AsyncDisposable {
 
   #failed(what: string, error: unknown): void {
     if (!this.#stop.signal.aborted) this.#log.warn({ err: asCloudapError(error).message }, what);
+  }
+
+  #reach(plane: ControlPlane, center: string): Reach {
+    const { peers, config } = this.#site;
+    const { inventories } = plane.buckets;
+    return new Reach({
+      host: config.id,
+      address: config.link.advertise ?? config.link.listen,
+      center,
+      peers,
+      async inventories(site, host) {
+        const keys = await inventories.keys(`${site}.${host}`);
+        const found = await Promise.all(keys.map((key) => inventories.get(key)));
+        return found.flatMap((one) => (one ? [one.value] : []));
+      },
+      async ask(host, params, timeoutMs) {
+        const subject = hostSubject(host, 'connect');
+        // its own attempt takes as long, and it should say itself why it failed
+        await request(plane.connection, subject, params, z.unknown(), { timeoutMs: timeoutMs + ANSWER_MS });
+      },
+      log: this.#log,
+    });
   }
 
   /** A host that takes part in a migration and has lost the other, by a restart of either agent, finds it again. */
