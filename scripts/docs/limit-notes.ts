@@ -766,6 +766,10 @@ export const limitNotes: Notes = {
       crossed: '`DISK_OUT_OF_RANGE`',
       test: 'src/wire/limits.test.ts: disk: sectors in a frame of zeros',
     },
+    MAX_AHEAD_BYTES: {
+      crossed: 'the rest goes with the freeze; from a peer `DISK_LIMIT`',
+      test: 'test/migration/disk-hostile.test.ts: keeps no more metadata ahead than it says',
+    },
     MAX_METADATA_BYTES: {
       crossed: '`DISK_OUT_OF_RANGE`',
       test: 'src/wire/disk/frames.test.ts: holds its limits',
@@ -965,6 +969,8 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
     'PING_BURST',
     'BACKOFF_MIN_MS',
     'BACKOFF_MAX_MS',
+    'FIRST_LOOKS_MS',
+    'FIRST_LOOK_PAUSE_MS',
     'WINDOW_START_BYTES',
     'QUEUE_TARGET_MS',
     'RATE_FILTER_ROUNDS',

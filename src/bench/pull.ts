@@ -110,6 +110,7 @@ async function runGuest(dir: string, spec: LinkSpec, signal: AbortSignal): Promi
     useMs: 0,
     template: undefined,
     switchBudgetMs: undefined,
+    rateMbit: undefined,
   } as const;
   for await (const result of runOurs(lab, image, journey, signal)) return result;
   throw failBench('BENCH_RUN', 'no migration');

@@ -18,7 +18,9 @@ import { rowsTable } from './kit/rows.ts';
 import { casesOf, phaseMedians, phasesTable, switchRows } from './switch/figures.ts';
 import { machineFacts, runOurs } from './switch/ours.ts';
 import { type BenchCase, benchCases, type BenchCodec, benchCodecs, type SwitchRun } from './switch/run.ts';
+import { missing, runsOf } from './switch/resume.ts';
 import { runStock } from './switch/stock.ts';
+import { limitText } from './switch/use.ts';
 
 const SITE_MEMORY_MIB = 2048;
 const DEFAULT_LINK = { emulator: 'rate=100mbit,rtt=10ms', netns: 'rate=100mbit' } as const;
@@ -49,6 +51,8 @@ interface Options {
   linkKind?: 'emulator' | 'netns';
   stockDisk: 'mirror' | 'shared';
   stock: boolean;
+  json?: string;
+  resume?: boolean;
 }
 
 const command = benchCommand(
@@ -83,11 +87,13 @@ const command = benchCommand(
       .default('mirror'),
   )
   .option('--no-stock', 'ours alone')
+  .option('--resume', 'go on with what the file of --json holds; it is written after each run')
   .addHelpText('after', HELP);
 
-await benchMain(command, async (signal): Promise<Outcome> => {
+await benchMain(command, async (signal, save): Promise<Outcome> => {
   const options = command.opts<Options>();
-  const { guest } = options;
+  const { guest, json } = options;
+  if (options.resume && json === undefined) command.error('error: --resume goes on with a file: --json');
   const runs = options.runs ?? (options.quick ? 1 : 5);
   const useMs = 1000 * (options.use ?? (options.quick ? QUICK_USE_S : USE_S));
   const cases = casesNamed(options.cases);
@@ -95,7 +101,21 @@ await benchMain(command, async (signal): Promise<Outcome> => {
   const link = parseLinkSpec(options.link ?? DEFAULT_LINK[linkKind]);
   const image = await benchGuest(guest, signal);
   const dir = await mkdtemp(join(tmpdir(), 'cbs-'));
-  const results: SwitchRun[] = [];
+  const results = options.resume && json !== undefined ? await runsOf(json, process.argv.slice(2)) : [];
+  const outcome = (): Outcome => {
+    const rows = switchRows(casesOf(guest, results));
+    const phases = phaseMedians(results);
+    return {
+      rows,
+      text: `${rowsTable(rows)}\n${phasesTable(phases)}\nload average ${rounded(loadavg()).join(' ')}\n`,
+      details: { link: { kind: linkKind, ...link }, guest, useMs, phases, runs: results },
+    };
+  };
+  const add = async (result: SwitchRun): Promise<void> => {
+    results.push(result);
+    report(results, runs);
+    await save(outcome());
+  };
   try {
     await using wan: Wan = await (linkKind === 'netns' ? NetnsWan.start(link) : EmulatedWan.start(link));
     await using lab = await TwoSites.start({
@@ -109,42 +129,35 @@ await benchMain(command, async (signal): Promise<Outcome> => {
     const template = cases.includes('template') ? await lab.template(image, TEMPLATE, signal) : undefined;
     // one after the other, in turns, so that whatever else the host does hits all alike
     const busy = { diskPerS: options.diskRate, memoryPerS: options.memoryRate };
-    const stockLoads = [
-      ...(cases.some((name) => name !== 'busy') ? [undefined] : []),
-      ...(cases.includes('busy') ? [busy] : []),
-    ];
+    const stockCases = (['cold', 'busy'] as const).filter((name) =>
+      cases.some((wanted) => (wanted === 'busy') === (name === 'busy')),
+    );
     for (let run = 1; run <= runs; run += 1) {
       for (const codec of codecsOf(options.codecs)) {
         const journey = {
           codec,
           run,
-          cases,
+          cases: missing(results, { run, scheme: codec }, cases),
           load: busy,
           useMs,
           template,
           switchBudgetMs: options.switchBudget,
+          rateMbit: link.rateMbit,
         };
         for await (const result of runOurs(lab, image, journey, signal)) {
-          results.push(result);
-          report(results, runs);
+          await add(result);
         }
       }
-      for (const load of options.stock ? stockLoads : []) {
+      for (const name of options.stock ? missing(results, { run, scheme: 'stock' }, stockCases) : []) {
+        const load = name === 'busy' ? busy : undefined;
         const stock = { dir: join(dir, 'stock'), machine, load, run, disk: options.stockDisk };
-        results.push(await runStock(wan, image, stock, signal));
-        report(results, runs);
+        await add(await runStock(wan, image, stock, signal));
       }
     }
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
-  const rows = switchRows(casesOf(guest, results));
-  const phases = phaseMedians(results);
-  return {
-    rows,
-    text: `${rowsTable(rows)}\n${phasesTable(phases)}\nload average ${rounded(loadavg()).join(' ')}\n`,
-    details: { link: { kind: linkKind, ...link }, guest, useMs, phases, runs: results },
-  };
+  return outcome();
 });
 
 function casesNamed(list: string): BenchCase[] {
@@ -175,6 +188,7 @@ function report(results: readonly SwitchRun[], runs: number): void {
   say(
     `${run}/${runs} ${name} ${scheme}: switch ${ms(switchTimeMs)}, downtime ${ms(downtimeMs)}, gap ${ms(last.serviceGapMs)}, ` +
       `total ${ms(totalTimeMs)}, ${(migratedBytes / 2 ** 20).toFixed(1)} MiB, load ${last.loadAverage.toFixed(1)}` +
-      (last.completedAsPrecopy ? ', completed as pre-copy' : ''),
+      (last.completedAsPrecopy ? ', completed as pre-copy' : '') +
+      (last.limit ? `; ${limitText(last.limit)}` : ''),
   );
 }

@@ -13,6 +13,12 @@ export const ATTEMPT_TIMEOUT_MS = 4_000;
 /** First and longest pause between attempts to reconnect; each pause doubles the one before. */
 export const BACKOFF_MIN_MS = 50;
 export const BACKOFF_MAX_MS = 2_000;
+/**
+ * The other end of a session is often still being made when it is first looked for: so long it is asked for after short
+ * pauses, since a switch waits for it.
+ */
+export const FIRST_LOOKS_MS = 2_000;
+export const FIRST_LOOK_PAUSE_MS = 15;
 /** How long close() waits for acknowledgements by default. */
 export const CLOSE_TIMEOUT_MS = 10_000;
 /** How long an end of the session lingers so that its CLOSE gets out. */

@@ -1,6 +1,14 @@
 import { sleep } from '../base/async.ts';
+import { errorCode } from '../base/errors.ts';
 import { monotonicMs } from './clock.ts';
-import { ATTEMPT_TIMEOUT_MS, BACKOFF_MAX_MS, BACKOFF_MIN_MS, HANDSHAKE_TIMEOUT_MS } from './constants.ts';
+import {
+  ATTEMPT_TIMEOUT_MS,
+  BACKOFF_MAX_MS,
+  BACKOFF_MIN_MS,
+  FIRST_LOOK_PAUSE_MS,
+  FIRST_LOOKS_MS,
+  HANDSHAKE_TIMEOUT_MS,
+} from './constants.ts';
 import { closeErrorOf, fail, isFatal } from './errors.ts';
 import { LaneConnection } from './lane-connection.ts';
 import { dialPeer } from './relay/dial.ts';
@@ -34,6 +42,7 @@ async function keepConnected(
   signal: AbortSignal,
 ): Promise<void> {
   let pauseMs = BACKOFF_MIN_MS;
+  const beganMs = monotonicMs();
   while (!signal.aborted) {
     try {
       const startedMs = monotonicMs();
@@ -44,6 +53,11 @@ async function keepConnected(
     } catch (error) {
       if (signal.aborted) return;
       session.attemptFailed(error as Error, isFatal(error));
+      const isEarly = session.state === 'connecting' && monotonicMs() - beganMs < FIRST_LOOKS_MS;
+      if (isEarly && errorCode(error) === 'LINK_NO_ROUTE') {
+        await sleep(FIRST_LOOK_PAUSE_MS, signal).catch(() => {});
+        continue;
+      }
       pauseMs = Math.min(BACKOFF_MAX_MS, pauseMs * 2);
     }
     await sleep(pauseMs / 2 + (Math.random() * pauseMs) / 2, signal).catch(() => {});

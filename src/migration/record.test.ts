@@ -23,7 +23,7 @@ const record: MigrationRecord = {
   completedAsPrecopy: false,
   switchBudgetMs: null,
   roundOneCut: null,
-  bytes: { memory: 0, disk: 0, device: 0, control: 0, total: 0 },
+  bytes: { memory: 0, disk: 0, device: 0, control: 0, total: 0, roundOne: 0 },
   rawBytes: { memory: 0, disk: 0, device: 0 },
   pages: {
     zero: 0,

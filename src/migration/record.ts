@@ -49,7 +49,15 @@ export const migrationRecordSchema = z.object({
   switchBudgetMs: ms.nullable().default(null),
   /** Why round one was left unfinished: for the budget, or because leaving it cost the VM little. */
   roundOneCut: z.enum(['budget', 'early']).nullable().default(null),
-  bytes: z.object({ memory: count, disk: count, device: count, control: count, total: count }),
+  /** `roundOne`: of all of these what had gone when the VM could be stopped. */
+  bytes: z.object({
+    memory: count,
+    disk: count,
+    device: count,
+    control: count,
+    total: count,
+    roundOne: count.default(0),
+  }),
   /** What the same would have been without our encoding. */
   rawBytes: z.object({ memory: count, disk: count, device: count }),
   /**

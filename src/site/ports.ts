@@ -45,6 +45,11 @@ export interface QemuHandle {
   resumeAfterFailedMigration(): Promise<void>;
   /** Stops the guest and saves all but its memory, which must be a shared file. @throws QEMU_STATE_NOT_SAVED */
   saveDevices(file: string, signal?: AbortSignal): Promise<void>;
+  /**
+   * Copies the guest as it is into a QEMU that waits for it (`waiting`), and lets it go on; `whileStopped` runs while it
+   * stands still and its disk is flushed. @returns how long it stood still, ms @throws QEMU_STATE_NOT_SAVED
+   */
+  copyTo(other: QemuHandle, whileStopped: () => Promise<void>, signal?: AbortSignal): Promise<number>;
   /** The VM, stopped when it was handed over to a target that is lost, goes on here. @throws OWNERSHIP_CONFLICT, MOVER_TIMEOUT */
   takeBack(options: { ownershipPath: string; siteId: string; generation: number }): Promise<void>;
   /** Whether the disk is base <- overlay again, with nothing of a migration in it. */
@@ -79,6 +84,8 @@ export interface StartQemu {
   incoming?: { nbdSocket: string };
   /** Goes on from this state, with a copy of its overlay as the disk, instead of booting; it runs when QEMU is there. */
   template?: Template;
+  /** It gets its state from a running VM, and does not run itself. */
+  waiting?: boolean;
   /** The guest's memory is this file. */
   memoryFile?: MemoryFile;
 }

@@ -66,6 +66,10 @@ export class FakeQemu implements QemuHandle {
     await writeFile(file, 'devices');
     this.state = 'postmigrate';
   }
+  async copyTo(_other: unknown, whileStopped: () => Promise<void>): Promise<number> {
+    await whileStopped();
+    return 1;
+  }
   async takeBack(options: { ownershipPath: string; siteId: string; generation: number }): Promise<void> {
     const { ownershipPath, siteId, generation } = options;
     const found = await readOwnership(ownershipPath);

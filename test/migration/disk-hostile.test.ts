@@ -143,6 +143,51 @@ describe('a hostile or confused peer', () => {
     expect(pair.up.refusals.map(errorCode)).toEqual(['DISK_ORDER']);
   });
 
+  it('may send metadata ahead of the freeze; what is not sound or another one is pulled', async () => {
+    await using folder = await tempFolder();
+    const path = join(folder.path, 'source');
+    await writeFile(path, content);
+    await using pair = await diskPair(folder.path, path, { source: { format: 'raw' } });
+    const { target } = pair;
+    const tell = (type: number, message: Buffer): Promise<string> =>
+      codeOf(target.handle(type, message, 'urgent'));
+    const damaged = Buffer.from(data(4, 2));
+    damaged.writeUInt8(damaged.readUInt8(30) ^ 1, 30);
+    for (const message of [data(0, 2), damaged, data(8, 2)])
+      expect(await tell(disk.DISK_AHEAD, message)).toBe('none');
+    const freeze = { fileSizeBytes: content.length, metadataSectors: 8, qcow2: true };
+    const asAhead = (first: number, crc: number): Buffer =>
+      disk.encodeAsAhead(0, { run: { first, count: 2 }, crc });
+    expect(await tell(disk.DISK_AS_AHEAD, asAhead(0, disk.crcOf(data(0, 2))))).toBe('DISK_ORDER');
+    expect(await tell(disk.DISK_FREEZE, disk.encodeFreeze(0, freeze))).toBe('none');
+    expect(await tell(disk.DISK_AHEAD, data(20, 2))).toBe('DISK_ORDER');
+    expect(await tell(disk.DISK_AS_AHEAD, asAhead(199, 0))).toBe('DISK_OUT_OF_RANGE');
+    expect(await tell(disk.DISK_AS_AHEAD, asAhead(0, disk.crcOf(data(0, 2))))).toBe('none');
+    expect(await tell(disk.DISK_AS_AHEAD, asAhead(1, 0))).toBe('DISK_OVERLAP');
+    // damaged on its way, another one by now, never sent
+    expect(await tell(disk.DISK_AS_AHEAD, asAhead(4, disk.crcOf(data(4, 2))))).toBe('none');
+    expect(await tell(disk.DISK_AS_AHEAD, asAhead(8, 1))).toBe('none');
+    expect(await tell(disk.DISK_AS_AHEAD, asAhead(12, 0))).toBe('none');
+    await target.frozen;
+    expect(target.stats()).toMatchObject({ badFrames: 1, blocks: { metadata: 2, dirty: 198 } });
+    expect(await target.read(SECTOR, 2)).toEqual(Buffer.from([1, 1]));
+    const pulled = pair.up.log.filter(({ type }) => type === disk.DISK_PULL);
+    expect(pulled).toHaveLength(3);
+  });
+
+  it('keeps no more metadata ahead than it says', async () => {
+    await using folder = await tempFolder();
+    const path = join(folder.path, 'source');
+    await writeFile(path, content);
+    await using pair = await diskPair(folder.path, path, { source: { format: 'raw' } });
+    const count = disk.MAX_METADATA_EXTENT_BYTES / SECTOR;
+    const most = disk.MAX_AHEAD_BYTES / disk.MAX_METADATA_EXTENT_BYTES;
+    for (let i = 0; i <= most; i++) {
+      const told = codeOf(pair.target.handle(disk.DISK_AHEAD, data(i * count, count), 'urgent'));
+      expect(await told).toBe(i < most ? 'none' : 'DISK_LIMIT');
+    }
+  });
+
   it('sending metadata damaged only makes it be pulled', async () => {
     await using folder = await tempFolder();
     const path = join(folder.path, 'source');

@@ -64,6 +64,8 @@ class TwoSites implements AsyncDisposable {
     await Promise.all([center.connected('ap1'), ap1.connected('center')]);
     for (const site of [center, ap1]) await site.json('image', 'build', 'ci');
     await center.json('vm', 'create', 'desk', '--image', 'ci', '--start');
+    // a host that was busy with all this may have lost the other for a moment
+    await Promise.all([center.connected('ap1'), ap1.connected('center')]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -113,13 +115,16 @@ async function inRoundOne(
   const api = new ApiClient(site.paths.apiSocket);
   const list = () => api.json('GET', '/migrations', z.array(migrationViewSchema));
   const before = new Set((await list()).map((view) => view.migrationId));
-  const process = startCli(['migrate', 'desk', '--to', 'ap1'], site.config);
+  // all of it: a round that is left early is over before anything can happen in it
+  const process = startCli(['migrate', 'desk', '--to', 'ap1', '--switch-budget', 'none'], site.config);
   const exit = once(process, 'exit');
+  let said = '';
+  process.stderr?.on('data', (text: Buffer) => (said += text.toString()));
   for (;;) {
     const view = (await list()).find((v) => !before.has(v.migrationId));
     if (view?.state === 'precopy') return { process, exit, migrationId: view.migrationId };
     if (view && !['preparing', 'connecting'].includes(view.state)) throw new Error(`too late: ${view.state}`);
-    if (process.exitCode !== null) throw new Error('the command ended');
+    if (process.exitCode !== null) throw new Error(`the command ended: ${said}`);
     await sleep(20);
   }
 }

@@ -101,6 +101,36 @@ const sha256 = async (path: string): Promise<string> =>
     .update(await readFile(path))
     .digest('hex');
 
+describe('a template of a VM that runs', () => {
+  it('is the VM as it is, which goes on; VMs of it go on from there', async () => {
+    const image = ['--image', 'ci', '--start'];
+    await center.json<VmView>('vm', 'create', 'model', ...image);
+    {
+      using work = await workload(center, 'model');
+      expect(await work.command('start disk=50 mem=200')).toMatchObject({ ok: true });
+      await sleep(500);
+    }
+    const built = await center.json<BuildView>('template', 'build', '--vm', 'model', '--name', 'models');
+    expect(built).toMatchObject({ state: 'completed', error: null });
+    expect(built.stoodStillMs).toBeGreaterThan(0);
+    expect(await vmAt(center, 'model')).toMatchObject({ status: 'running' });
+    await verify(center, 'model');
+    await create('copy', 'models');
+    // its disk and its memory are of one moment: the guest finds all that it knows to have written
+    for (const name of ['copy', 'model']) await verify(center, name);
+    await center.json('template', 'verify', 'models');
+    await move('model', center, 'ap1');
+    await verify(ap1, 'model');
+    await off(ap1, 'model');
+    await off(center, 'copy');
+    expect(await center.cli('template', 'build', '--vm', 'model', '--name', 'none')).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^VM_UNKNOWN/) as string,
+    });
+    expect(await center.cli('template', 'rm', 'models')).toMatchObject({ code: 0 });
+  });
+});
+
 describe('VMs of a template', () => {
   let template: Template;
 

@@ -14,5 +14,9 @@ export const failBench = errorCatalogue({
     summary: 'a run of the benchmark did not end as it must',
     remedy: 'The message says which; run the benchmark again, or with --guest ci to narrow it down.',
   },
+  BENCH_RESUME: {
+    summary: 'what is in the file cannot be gone on with',
+    remedy: 'Give the options that it was begun with, another file, or leave --resume out to begin anew.',
+  },
   BENCH_INTERRUPTED: { summary: 'interrupted', remedy: 'Everything it had started was ended.' },
 });

@@ -31,11 +31,11 @@ export function benchCommand(name: string, description: string): Command {
 
 /**
  * Parses, runs and reports. The signal aborts on SIGINT, SIGTERM and SIGHUP: the benchmark ends what it has started
- * and rejects. Sets the exit code: 1 failed, 2 called wrongly, 130 interrupted.
+ * and rejects; what it has given to `save` until then stays in the file of `--json`. Sets the exit code: 1 failed, 2 called wrongly, 130 interrupted.
  */
 export async function benchMain(
   command: Command,
-  work: (signal: AbortSignal) => Promise<Outcome>,
+  work: (signal: AbortSignal, save: (outcome: Outcome) => Promise<void>) => Promise<Outcome>,
 ): Promise<void> {
   const interrupted = new AbortController();
   const interrupt = (): void => interrupted.abort(failBench('BENCH_INTERRUPTED'));
@@ -44,9 +44,12 @@ export async function benchMain(
     const { json } = command.parse().opts<{ json?: string }>();
     for (const name of signals) process.on(name, interrupt);
     const report = new ReportWriter(command.name().split(' ').at(-2) ?? '');
-    const { rows, text, details } = await work(interrupted.signal);
-    process.stdout.write(text);
-    if (json !== undefined) await report.write(json, rows, details);
+    const save = async ({ rows, details }: Outcome): Promise<void> => {
+      if (json !== undefined) await report.write(json, rows, details);
+    };
+    const outcome = await work(interrupted.signal, save);
+    process.stdout.write(outcome.text);
+    await save(outcome);
   } catch (error) {
     // commander has said it itself
     if (error instanceof CommanderError) {

@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rename, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
 import { run } from '../../base/process.ts';
 import type { Row } from './rows.ts';
@@ -78,7 +78,8 @@ export class ReportWriter {
       ...details,
       rows: [...rows],
     };
-    await writeFile(path, `${JSON.stringify(report, undefined, 1)}\n`);
+    await writeFile(`${path}.next`, `${JSON.stringify(report, undefined, 1)}\n`);
+    await rename(`${path}.next`, path);
     return report;
   }
 }

@@ -2,6 +2,7 @@ import { loadavg } from 'node:os';
 import { z } from 'zod';
 import { sleep } from '../../base/async.ts';
 import type { Image } from '../../content/images/store.ts';
+import type { MigrationRecord } from '../../migration/record.ts';
 import type { LabSite, TwoSites } from '../../lab/two-sites.ts';
 import {
   type MigrationView,
@@ -16,6 +17,7 @@ import { checkArrived, type Load, makeReady } from './guest.ts';
 import { ServiceProbe } from './probe.ts';
 import type { BenchCase, BenchCodec, SwitchRun } from './run.ts';
 import type { MachineFacts } from './stock.ts';
+import { type Limit, UseSampler } from './use.ts';
 import { useFor } from './work.ts';
 
 const VM = 'bench';
@@ -45,6 +47,8 @@ export interface JourneyOptions {
   /** Name of the template, where there is one. */
   readonly template: string | undefined;
   readonly switchBudgetMs: number | null | undefined;
+  /** Of the link, as far as it is known. */
+  readonly rateMbit: number | undefined;
 }
 
 /**
@@ -131,6 +135,11 @@ async function move(
   const before = await wan.bytes();
   let moved: MigrationView;
   let serviceGapMs: number;
+  const agents = new Map([
+    [await agentOf(source), 'source'],
+    [await agentOf(target), 'target'],
+  ]);
+  using use = new UseSampler(agents);
   {
     using probe = new ServiceProbe([here, here.replace(runtimeHere, runtimeThere)]);
     await sleep(PROBE_SETTLE_MS, signal);
@@ -149,6 +158,7 @@ async function move(
   ) {
     throw failBench('BENCH_RUN', `${error?.code ?? 'no record'}: ${error?.message ?? moved.state}`);
   }
+  const limit = limitOfRoundOne(use, record, options.rateMbit);
   await checkArrived(socketsOf(await view(target)), name === 'busy' ? load : undefined);
   const { bytes, rawBytes, pages, blocks, pullLatencyMs, link, peakRssMiB, integrity, vm } = record;
   return {
@@ -166,9 +176,26 @@ async function move(
     phases: record.phases,
     pulls: pullLatencyMs,
     overlayBytes: vm.overlayBytes,
+    ...(limit ? { limit } : {}),
     loadAverage,
     details: { bytes, rawBytes, pages, blocks, link, peakRssMiB, integrity },
   };
+}
+
+/** Round one lasts until all of it has arrived. */
+function limitOfRoundOne(
+  use: UseSampler,
+  { initiatedAtMs, phases, bytes }: MigrationRecord,
+  rateMbit: number | undefined,
+): Limit | undefined {
+  const [first, last] = ['memory pre-copy', 'drain'].map((name) =>
+    phases.find((phase) => phase.name === name),
+  );
+  if (!first || !last) return undefined;
+  return use.limit(initiatedAtMs + first.startMs, initiatedAtMs + last.endMs, {
+    rateMbit,
+    bytes: bytes.roundOne,
+  });
 }
 
 async function migrate(
@@ -190,6 +217,10 @@ async function migrate(
   }
   signal.throwIfAborted();
   return last;
+}
+
+async function agentOf({ api }: LabSite): Promise<number> {
+  return (await api.json('GET', '/status', statusSchema)).pid;
 }
 
 async function runtimeDirOf({ api }: LabSite): Promise<string> {

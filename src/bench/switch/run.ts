@@ -1,3 +1,5 @@
+import type { Limit } from './use.ts';
+
 export const benchCodecs = ['rle', 'zstd', 'content'] as const;
 export type BenchCodec = (typeof benchCodecs)[number];
 
@@ -35,6 +37,8 @@ export interface SwitchRun {
   /** Ours: reads of the guest that waited for the source, and the size of the overlay. */
   readonly pulls?: { count: number; p50: number | null; p99: number | null; max: number | null };
   readonly overlayBytes?: number;
+  /** Ours: what round one waited for. */
+  readonly limit?: Limit;
   /** Load average of the last minute when it began. */
   readonly loadAverage: number;
   readonly details: Readonly<Record<string, unknown>>;

@@ -34,7 +34,14 @@ export function exampleRecord(): MigrationRecord {
     completedAsPrecopy: false,
     switchBudgetMs: null,
     roundOneCut: null,
-    bytes: { memory: 18 * MIB, disk: MIB, device: MIB / 2, control: MIB / 2, total: 20 * MIB },
+    bytes: {
+      memory: 18 * MIB,
+      disk: MIB,
+      device: MIB / 2,
+      control: MIB / 2,
+      total: 20 * MIB,
+      roundOne: 17 * MIB,
+    },
     rawBytes: { memory: 200 * MIB, disk: 2 * MIB, device: MIB },
     pages: {
       zero: 5,

@@ -19,11 +19,12 @@ import {
 } from '../kit/command.ts';
 import { withInterrupt } from '../kit/interrupt.ts';
 import { machineOf, type MachineOptions, withMachine } from '../kit/machine-options.ts';
-import { formatMs, printJson } from '../kit/output.ts';
+import { failUsage, formatMs, printJson } from '../kit/output.ts';
 import { ProgressLine } from '../kit/progress.ts';
 
 interface Options extends SiteOptions, MachineOptions {
-  image: string;
+  image?: string;
+  vm?: string;
   name: string;
   after?: number;
   json?: boolean;
@@ -42,11 +43,12 @@ const doing: Readonly<Record<BuildView['state'], string>> = {
 export default function build(context: CliContext): Command {
   const cmd = command(
     'build',
-    'boot a VM of an image, wait until it is ready, and keep it, frozen, as a template',
+    'boot a VM of an image, wait until it is ready, and keep it, frozen, as a template; or a copy of a VM that runs',
     'cloudap template build --image abiword --name desk --site-config center/site.yaml',
   );
   const chosen = withSite(cmd)
-    .requiredOption('--image <image>', 'name, digest or beginning of the digest of an image')
+    .option('--image <image>', 'name, digest or beginning of the digest of an image')
+    .option('--vm <vm>', 'instead of an image: a VM that runs here; it is copied as it is, and goes on')
     .requiredOption('--name <name>', 'name of the template')
     .option(
       '--after <seconds>',
@@ -58,14 +60,19 @@ export default function build(context: CliContext): Command {
       const api = apiClient(options);
       const { view, tookMs } = await withInterrupt((signal) => run(context, api, requestOf(options), signal));
       if (options.json) printJson(context.output, view);
-      else context.output.out(`${view.name} ${view.template ?? ''}, made in ${formatMs(tookMs)}\n`);
+      else {
+        const still =
+          view.stoodStillMs === null ? '' : `; the VM stood still for ${formatMs(view.stoodStillMs)}`;
+        context.output.out(`${view.name} ${view.template ?? ''}, made in ${formatMs(tookMs)}${still}\n`);
+      }
     }),
   );
 }
 
 function requestOf(options: Options): BuildTemplate {
-  const { image, name, after } = options;
-  return { image, name, ...(after === undefined ? {} : { afterS: after }), ...machineOf(options) };
+  const { image, vm, name, after } = options;
+  if ((image === undefined) === (vm === undefined)) throw failUsage('USAGE', 'either --image or --vm');
+  return { image, vm, name, ...(after === undefined ? {} : { afterS: after }), ...machineOf(options) };
 }
 
 /** Follows a build to its end; Ctrl-C cancels it. */

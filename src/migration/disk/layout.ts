@@ -39,7 +39,7 @@ export async function readExactly(
 
 /**
  * As `readExactly`, without a trip through the thread pool: for the little of the overlay that is read while the VM
- * stands still, and stands in the page cache since DiskSource.rehearse.
+ * stands still, and stands in the page cache since `DiskSource.ahead`.
  */
 function readNow(file: FileHandle, offsetBytes: number, lengthBytes: number): Buffer {
   const data = Buffer.allocUnsafe(lengthBytes);

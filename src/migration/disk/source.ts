@@ -62,8 +62,10 @@ export class DiskSource implements AsyncDisposable {
   #idle: PromiseWithResolvers<void> | undefined;
   #pushing = false;
   #ended = false;
-  /** Metadata that `ahead` has packed, by first sector. */
-  #ahead: ReadonlyMap<number, { readonly data: Buffer; readonly message: Buffer }> = new Map();
+  /** Metadata that has gone ahead, by first sector. */
+  readonly #ahead = new Map<number, { readonly data: Buffer; readonly message: Buffer }>();
+  /** What went while the machine stood still is noted when it runs again. */
+  readonly #unnoted: { readonly message: Buffer; readonly data: Buffer }[] = [];
 
   private constructor(options: DiskSourceOptions, file: FileHandle) {
     const { signal, notes, pace, ...rest } = options;
@@ -91,20 +93,31 @@ export class DiskSource implements AsyncDisposable {
   }
 
   /**
-   * Packs the metadata as it is now, while the machine still runs: what stays the same until the freeze need not be packed
-   * then. Reads through the page cache, too. Whatever fails is ignored: the freeze itself will tell.
+   * Sends the metadata as it is now, once, while the machine still runs: what stays the same until the freeze need not be packed,
+   * sent and unpacked then. Whatever is wrong with the file is ignored: the freeze itself will tell.
+   * @throws LINK_*
    */
   async ahead(): Promise<void> {
+    this.#phase.expect('ahead', 'idle');
+    let leftBytes = disk.MAX_AHEAD_BYTES;
+    for (const { run, data } of this.#metadataNow()) {
+      leftBytes -= data.length;
+      // the file may end elsewhere by then
+      if (leftBytes < 0 || data.length < run.count * disk.SECTOR_BYTES) continue;
+      const message = disk.encodeData(this.#disk, 0, run, data, CODEC_ZSTD);
+      this.#ahead.set(run.first, { data, message });
+      await this.#send('urgent', disk.DISK_AHEAD, message);
+    }
+  }
+
+  #metadataNow(): { run: Run; data: Buffer }[] {
+    if (this.#options.format !== 'qcow2') return [];
     try {
-      const { size } = await this.#file.stat();
+      const { size } = fstatSync(this.#file.fd);
       const pieces = readMetadataRuns(this.#file, size).flatMap((run) => split(run, METADATA_SECTORS));
-      const packed = pieces.map((run) => {
-        const data = readRunNow(this.#file, run, size);
-        return [run.first, { data, message: disk.encodeData(this.#disk, 0, run, data, CODEC_ZSTD) }] as const;
-      });
-      this.#ahead = new Map(packed);
+      return pieces.map((run) => ({ run, data: readRunNow(this.#file, run, size) }));
     } catch {
-      this.#ahead = new Map();
+      return [];
     }
   }
 
@@ -145,12 +158,16 @@ export class DiskSource implements AsyncDisposable {
       this.#counts.metadata += this.#clear(run);
       const data = contents[i] ?? Buffer.alloc(0);
       const ahead = this.#ahead.get(run.first);
-      const message = ahead?.data.equals(data)
-        ? ahead.message
-        : disk.encodeData(this.#disk, 0, run, data, CODEC_ZSTD);
-      await this.#sendPacked('urgent', disk.DISK_METADATA, message, data);
+      const known = ahead?.data.equals(data) ? ahead.message : undefined;
+      const message = known ?? disk.encodeData(this.#disk, 0, run, data, CODEC_ZSTD);
+      this.#bytes.raw += data.length;
+      if (this.#notes) this.#unnoted.push({ message, data });
+      if (known) {
+        const frame = disk.encodeAsAhead(this.#disk, { run, crc: disk.crcOf(message) });
+        await this.#send('urgent', disk.DISK_AS_AHEAD, frame);
+      } else await this.#send('urgent', disk.DISK_METADATA, message);
     }
-    this.#ahead = new Map();
+    this.#ahead.clear();
     return {
       fileSizeBytes,
       metadataBytes: metadata.reduce((sum, run) => sum + disk.runBytes(run, fileSizeBytes), 0),
@@ -163,6 +180,8 @@ export class DiskSource implements AsyncDisposable {
     this.#phase.expect('startPush', 'frozen', 'ready');
     if (this.#pushing) return;
     this.#pushing = true;
+    for (const { message, data } of this.#unnoted.splice(0))
+      if (this.#notes) noteMessage(this.#notes, message, data, this.#sizeBytes);
     this.#push().catch((error: unknown) => this.abort(error));
   }
 

@@ -3,6 +3,7 @@ import type { Lane } from '../../link/types.ts';
 import type { Bitmap, Run } from '../../wire/bitmap.ts';
 import * as disk from '../../wire/disk/index.ts';
 import type { ByteExtent } from '../../wire/qcow2/index.ts';
+import { AheadMetadata } from './ahead.ts';
 import { MAX_PULL_SECTORS_IN_FLIGHT, MAX_READ_BYTES, REPLAY_SLACK_BYTES } from './constants.ts';
 import { ContentLoader, type FramePages, type PageReader } from './content.ts';
 import { fail } from './errors.ts';
@@ -55,6 +56,9 @@ export class DiskTarget implements AsyncDisposable {
   #freeze: disk.FreezeFrame = { fileSizeBytes: 0, metadataSectors: 0, qcow2: false };
   #blocks = new TargetBlocks(0);
   #metadataLeft = 0;
+  readonly #ahead = new AheadMetadata();
+  /** What landed while the machine stood still is noted when it runs again. */
+  readonly #unnoted: { readonly frame: disk.DataFrame; readonly data: Buffer }[] = [];
   #planner: SkipPlanner | undefined;
   #ends = { urgent: false, bulk: false };
   #finishing = false;
@@ -138,8 +142,12 @@ export class DiskTarget implements AsyncDisposable {
     switch (type) {
       case disk.DISK_FREEZE:
         return this.#onFreeze(disk.decodeFreeze(message));
+      case disk.DISK_AHEAD:
+        return this.#onAhead(message);
       case disk.DISK_METADATA:
         return this.#onMetadata(message);
+      case disk.DISK_AS_AHEAD:
+        return this.#onAsAhead(message);
       case disk.DISK_PUSH:
         return this.#onPush(message);
       case disk.DISK_ANSWER:
@@ -255,6 +263,38 @@ export class DiskTarget implements AsyncDisposable {
     });
   }
 
+  async #onAhead(message: Buffer): Promise<void> {
+    this.#phase.expect('AHEAD', 'serving');
+    const frame = disk.decodeData(message, this.sizeBytes, disk.MAX_METADATA_EXTENT_BYTES);
+    this.#ahead.reserve(frame);
+    const data = this.#verifier.unpack(frame, message.length, this.sizeBytes);
+    if (data !== 'bad') this.#ahead.keep(frame, data);
+  }
+
+  #onAsAhead(message: Buffer): Promise<void> {
+    this.#phase.expect('AS_AHEAD', 'freezing');
+    const { run, crc } = disk.decodeAsAhead(message, this.#blocks.total);
+    this.#blocks.announce(run, this.#freeze.metadataSectors);
+    return this.#enqueue(true, message.length, () => {
+      this.#verifier.bytes.encoded += message.length;
+      const found = this.#ahead.find(run, crc);
+      if (found) this.#landMetadata(found.frame, found.data);
+      this.#metadataLeft -= run.count;
+      this.#goLiveIfFrozen();
+    });
+  }
+
+  #landMetadata(frame: disk.DataFrame, data: Buffer | undefined): void {
+    if (data) this.#file.writeNow(data, frame.run.first * disk.SECTOR_BYTES);
+    this.#blocks.land(frame.run, 'metadata');
+    if (data && this.#notes) this.#unnoted.push({ frame, data });
+  }
+
+  #noteMetadata(): void {
+    for (const { frame, data } of this.#unnoted.splice(0))
+      if (this.#notes) noteFrame(this.#notes, frame, data, this.#freeze.fileSizeBytes);
+  }
+
   #onMetadata(message: Buffer): Promise<void> {
     this.#phase.expect('METADATA', 'freezing');
     const frame = disk.decodeData(message, this.#freeze.fileSizeBytes, disk.MAX_METADATA_EXTENT_BYTES);
@@ -262,11 +302,8 @@ export class DiskTarget implements AsyncDisposable {
     if (frame.codec === disk.CODEC_CONTENT) throw fail('DISK_ORDER', 'METADATA that names content');
     this.#blocks.announce(frame.run, this.#freeze.metadataSectors);
     return this.#enqueue(true, message.length, () => {
-      const data = this.#unpack(frame, message.length);
-      if (data !== 'bad') {
-        if (data) this.#file.writeNow(data, frame.run.first * disk.SECTOR_BYTES);
-        this.#blocks.land(frame.run, 'metadata');
-      }
+      const data = this.#verifier.unpack(frame, message.length, this.#freeze.fileSizeBytes);
+      if (data !== 'bad') this.#landMetadata(frame, data);
       // What arrived damaged is pulled like data.
       this.#metadataLeft -= frame.run.count;
       this.#goLiveIfFrozen();
@@ -276,6 +313,7 @@ export class DiskTarget implements AsyncDisposable {
   #goLiveIfFrozen(): void {
     if (this.#metadataLeft > 0 || !this.#phase.is('freezing')) return;
     this.#phase.to('live');
+    this.#ahead.clear();
     this.#post(disk.DISK_READY, disk.encodeMark(this.#disk));
     for (const run of this.#blocks.lostMetadata()) this.#pulls.ask(run, true);
     this.#frozen.resolve();
@@ -307,6 +345,7 @@ export class DiskTarget implements AsyncDisposable {
    */
   #arrive(frame: disk.DataFrame, kind: 'pushed' | 'pulled', messageBytes: number): Promise<void> {
     const urgent = kind === 'pulled';
+    this.#noteMetadata();
     const land = (pages?: FramePages): Promise<void> =>
       this.#enqueue(urgent, messageBytes, () => this.#land(frame, kind, messageBytes, pages));
     let loading: Promise<FramePages> | undefined;
@@ -431,6 +470,7 @@ export class DiskTarget implements AsyncDisposable {
 
   async #finish(): Promise<void> {
     this.#finishing = true;
+    this.#noteMetadata();
     try {
       await this.#file.sync();
     } catch (error) {

@@ -37,6 +37,7 @@ export interface RecordParts {
   link?: LinkStats | undefined;
   memory?: MemorySourceStats | undefined;
   figures?: TargetFigures | undefined;
+  roundOneBytes?: number;
   roundOneCut?: MigrationRecord['roundOneCut'];
   times?: { stoppedAtMs: number; resumedAtMs: number; independentAtMs: number } | undefined;
   error?: unknown;
@@ -89,6 +90,7 @@ export function buildRecord(parts: RecordParts): Readonly<MigrationRecord> {
       device: deviceBytes,
       control: Math.max(0, totalBytes - memoryBytes - deviceBytes - diskBytes),
       total: totalBytes,
+      roundOne: parts.roundOneBytes ?? 0,
     },
     rawBytes: {
       memory: memory?.encoder.memory.bytesRaw ?? 0,

@@ -84,6 +84,7 @@ export class SourceMover implements AsyncDisposable {
   /** QEMU has ended its part in order; rejects where it failed. */
   #qemuCompleted: Promise<void> | undefined;
   #takingBack: PromiseWithResolvers<void> | undefined;
+  #roundOneBytes = 0;
   #roundOneCut: 'budget' | 'early' | null = null;
 
   constructor(config: SourceMoverConfig, context: MoverContext) {
@@ -243,6 +244,7 @@ export class SourceMover implements AsyncDisposable {
       cutShort: (over) => this.#cutShort(memory, over),
       ready: this.#targetReady,
       commit: async () => {
+        this.#roundOneBytes = session.stats().bulk.bytesSent;
         await this.#offer();
         await this.#disk?.ahead();
       },
@@ -313,6 +315,7 @@ export class SourceMover implements AsyncDisposable {
         link: session.stats(),
         memory: memory.stats(),
         figures,
+        roundOneBytes: this.#roundOneBytes,
         roundOneCut: this.#roundOneCut,
         times: { stoppedAtMs, resumedAtMs, independentAtMs },
       }),

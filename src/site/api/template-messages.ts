@@ -4,18 +4,28 @@ import { TEMPLATE_AFTER_MAX_S } from '../constants.ts';
 import { apiErrorSchema, createVmSchema } from './messages.ts';
 
 /** POST /templates */
-export const buildTemplateSchema = z.strictObject({
-  name: imageNameSchema,
-  /** Digest, unique prefix of one, or name of an image in the site's store. */
-  image: createVmSchema.shape.image.unwrap(),
-  memoryMiB: createVmSchema.shape.memoryMiB,
-  cpus: createVmSchema.shape.cpus,
-  append: createVmSchema.shape.append,
-  machineType: createVmSchema.shape.machineType,
-  cpuModel: createVmSchema.shape.cpuModel,
-  /** Freeze the guest so long after its start, instead of when it says that it is ready. */
-  afterS: z.int().min(0).max(TEMPLATE_AFTER_MAX_S).optional(),
-});
+export const buildTemplateSchema = z
+  .strictObject({
+    name: imageNameSchema,
+    /** Digest, unique prefix of one, or name of an image in the site's store. */
+    image: createVmSchema.shape.image,
+    /** Id or name of a VM that runs here, instead: it is copied as it is, and goes on. */
+    vm: z.string().min(1).max(256).optional(),
+    memoryMiB: createVmSchema.shape.memoryMiB,
+    cpus: createVmSchema.shape.cpus,
+    append: createVmSchema.shape.append,
+    machineType: createVmSchema.shape.machineType,
+    cpuModel: createVmSchema.shape.cpuModel,
+    /** Freeze the guest so long after its start, instead of when it says that it is ready. */
+    afterS: z.int().min(0).max(TEMPLATE_AFTER_MAX_S).optional(),
+  })
+  .superRefine(({ name: _name, image, vm, ...choice }, context) => {
+    if ((image === undefined) === (vm === undefined))
+      context.addIssue({ code: 'custom', path: ['image'], message: 'give either an image or a VM' });
+    for (const [key, value] of Object.entries(vm === undefined ? {} : choice))
+      if (value !== undefined)
+        context.addIssue({ code: 'custom', path: [key], message: 'is what the VM says' });
+  });
 export type BuildTemplate = z.input<typeof buildTemplateSchema>;
 
 export const buildStates = [
@@ -37,6 +47,8 @@ export const buildViewSchema = z.object({
   active: z.boolean(),
   startedAtMs: z.number(),
   endedAtMs: z.number().nullable(),
+  /** How long the VM that it is a copy of stood still. */
+  stoodStillMs: z.number().nullable(),
   /** Digest of the template, when it is there. */
   template: z.string().nullable(),
   error: apiErrorSchema.nullable(),

@@ -26,6 +26,7 @@ class Build {
       active: true,
       startedAtMs: Date.now(),
       endedAtMs: null,
+      stoodStillMs: null,
       template: null,
       error: null,
     };
@@ -110,12 +111,7 @@ export class TemplateBuilds {
     const { signal } = build.cancelled;
     const { buildId, name } = build.view;
     try {
-      const { manifest } = await buildTemplate(
-        this.#context,
-        plan,
-        (state) => build.update({ state }),
-        signal,
-      );
+      const { manifest } = await buildTemplate(this.#context, plan, (change) => build.update(change), signal);
       this.#log.info({ template: manifest.digest, name }, 'template built');
       build.end('completed', { template: manifest.digest });
     } catch (thrown) {

@@ -1,6 +1,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { endOutgoing, takeBack } from '../../migration/outgoing.ts';
+import { copyState } from '../../qemu/copy-state.ts';
 import type { QemuPaths } from '../../qemu/command-line.ts';
 import { describeChain } from '../../qemu/block-chain.ts';
 import { checkMachine } from '../../qemu/probe.ts';
@@ -61,7 +62,8 @@ function launchQemu(request: StartQemu): Promise<QemuProcess> {
     logPath: paths.qemuLog,
     paths: qemuPaths(paths, image),
     memoryFile: template ? { path: template.ramPath, shared: false } : request.memoryFile,
-    incoming: template !== undefined,
+    incoming: template !== undefined || request.waiting,
+    paused: request.waiting,
     disk: incoming
       ? { mode: 'incoming', base, overlay: { socketPath: incoming.nbdSocket }, topPath: paths.top }
       : { mode: 'normal', base, overlayPath: paths.overlay },
@@ -138,6 +140,12 @@ class RealQemu implements QemuHandle {
 
   async saveDevices(file: string, signal?: AbortSignal): Promise<void> {
     await saveDeviceState(this.#qemu.qmp, { socketPath: this.#paths.stateSocket, filePath: file, signal });
+  }
+
+  async copyTo(other: QemuHandle, whileStopped: () => Promise<void>, signal?: AbortSignal): Promise<number> {
+    if (!(other instanceof RealQemu)) throw new TypeError('not of this backend');
+    const socketPath = other.#paths.stateSocket;
+    return copyState(this.#qemu.qmp, other.#qemu.qmp, { socketPath, whileStopped, signal });
   }
 
   async takeBack(options: { ownershipPath: string; siteId: string; generation: number }): Promise<void> {

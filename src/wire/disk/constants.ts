@@ -1,5 +1,5 @@
 /** Version of the disk messages; refused when the other side speaks another one. */
-export const DISK_VERSION = 2;
+export const DISK_VERSION = 3;
 /** Unit of the block bitmap. */
 export const SECTOR_BYTES = 4096;
 /** Largest overlay file: 2^30 sectors, bitmaps of 128 MiB. */
@@ -17,6 +17,8 @@ export const MAX_CONTENT_SECTORS = 64;
 export const MAX_METADATA_EXTENT_BYTES = 256 * 1024;
 /** Most metadata sent ahead of the switch-over package; L2 tables beyond it are pulled or pushed like data. */
 export const MAX_METADATA_BYTES = 64 * 1024 * 1024;
+/** Most data of metadata that goes before the freeze, to be kept until then; the rest goes with it. */
+export const MAX_AHEAD_BYTES = 8 * 1024 * 1024;
 /** Most sectors that one pull asks for (1 MiB). */
 export const MAX_PULL_SECTORS = 256;
 /** Most runs in one syn message. */
@@ -38,5 +40,7 @@ export const DISK_PULL = 70;
 export const DISK_SYN = 71;
 export const DISK_END = 72;
 export const DISK_COMPLETE = 73;
+export const DISK_AHEAD = 74;
+export const DISK_AS_AHEAD = 75;
 export const DISK_TYPE_MIN = 64;
 export const DISK_TYPE_MAX = 95;

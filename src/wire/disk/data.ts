@@ -1,4 +1,4 @@
-/** Data messages: METADATA, PUSH and ANSWER. Their layout stands in frames.ts, that of named sectors in content.ts. */
+/** Data messages: AHEAD, METADATA, PUSH and ANSWER. Their layout stands in frames.ts, that of named sectors in content.ts. */
 import { crc32 } from 'node:zlib';
 import type { Run } from '../bitmap.ts';
 import { CODEC_RAW, type CodecId, decodeBlock, encodeBlock } from '../codec.ts';
@@ -101,6 +101,11 @@ function dataMessage(
   const seed = crc32(out.subarray(4, 16));
   out.writeUInt32BE(payload ? crc32(data, seed) : seed, 16);
   return payload ? Buffer.concat([out, payload]) : out;
+}
+
+/** The checksum in a data message. */
+export function crcOf(message: Buffer): number {
+  return message.readUInt32BE(16);
 }
 
 /**

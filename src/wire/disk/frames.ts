@@ -2,7 +2,9 @@
  * Messages of disk post-copy, one overlay file from source to target (paper section IV.B, Figures 4 to 6).
  *
  *   source                                         target
+ *     AHEAD...              -- urgent -->            metadata as it is while the machine still runs; kept
  *     FREEZE, METADATA...   -- urgent -->            sizes the file, all sectors dirty; metadata lands
+ *             AS_AHEAD...   -- urgent -->            metadata that is still as it came ahead
  *                           <-- urgent --  READY     every sector of metadata has landed
  *     PUSH (active push)    -- bulk   -->
  *                           <-- urgent --  PULL      a read of dirty sectors
@@ -16,11 +18,12 @@
  *
  * All numbers big endian. Every message begins with u8 version, u8 disk (number of the disk within the migration).
  *
- *   data (METADATA, PUSH, ANSWER), 20 bytes and payload:
+ *   data (AHEAD, METADATA, PUSH, ANSWER), 20 bytes and payload:
  *     u8 version, u8 disk, u8 codec (0 all zeros, 1 raw, 2 rle, 3 zstd, 4 names, see content.ts), u8 0,
  *     u32 pull (0 except in ANSWER), u32 first sector, u32 sectors, u32 crc
  *     crc: CRC-32 of the 12 bytes pull, first, sectors followed by the decoded data (nothing for zeros)
  *   FREEZE    u8 version, u8 disk, u16 0, u32 sector size, u64 file size, u32 metadata sectors, u32 flags (1: qcow2)
+ *   AS_AHEAD  u8 version, u8 disk, u16 0, u32 first, u32 sectors, u32 crc of the AHEAD
  *   PULL      u8 version, u8 disk, u8 flags (1: again), u8 0, u32 pull, u32 first, u32 sectors
  *   ANSWERED  u8 version, u8 disk, u16 0, u32 pull
  *   SYN       u8 version, u8 disk, u16 runs, then per run u32 first, u32 sectors (ascending, not touching)
@@ -30,6 +33,7 @@ import type { Run } from '../bitmap.ts';
 import {
   MAX_FILE_BYTES,
   MAX_METADATA_BYTES,
+  MAX_METADATA_EXTENT_BYTES,
   MAX_PULL_SECTORS,
   MAX_SYN_RUNS,
   SECTOR_BYTES,
@@ -71,6 +75,25 @@ export function decodeFreeze(message: Buffer): FreezeFrame {
     throw fail('DISK_OUT_OF_RANGE', `${metadataSectors} sectors of metadata`);
   }
   return { fileSizeBytes: size, metadataSectors, qcow2: flags === 1 };
+}
+
+export interface AsAheadFrame {
+  run: Run;
+  crc: number;
+}
+
+export function encodeAsAhead(disk: number, { run, crc }: AsAheadFrame): Buffer {
+  const out = start(16, disk);
+  out.writeUInt32BE(run.first, 4);
+  out.writeUInt32BE(run.count, 8);
+  out.writeUInt32BE(crc, 12);
+  return out;
+}
+
+export function decodeAsAhead(message: Buffer, sectors: number): AsAheadFrame {
+  check(message, 16);
+  const run = readRun(message, 4, sectors, MAX_METADATA_EXTENT_BYTES / SECTOR_BYTES);
+  return { run, crc: message.readUInt32BE(12) };
 }
 
 export function encodePull(disk: number, frame: PullFrame): Buffer {
