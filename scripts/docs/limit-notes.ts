@@ -210,6 +210,10 @@ export const limitNotes: Notes = {
       test: 'test/link/relay.test.ts: routes and tickets of one site are limited',
       why: 'Routes that one site has open at a relay',
     },
+    RELAY_WAIT_MS: {
+      crossed: '`LINK_RELAY_UNKNOWN`; the dialler tries again',
+      test: 'test/link/relay.test.ts: nobody gets in without a certificate',
+    },
     RELAY_OPEN_TIMEOUT_MS: { crossed: 'the next relay, or `HOST_NO_ROUTE`' },
     GATEWAY_PREAMBLE_TIMEOUT_MS: {
       crossed: 'the connection is closed',

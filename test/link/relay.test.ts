@@ -76,6 +76,22 @@ test('nothing that the relay passes on is in the clear', async () => {
     expect(passed.includes(secret.subarray(at, at + 16))).toBe(false);
 });
 
+test('who dials first waits at the relay for the other; many at once get one connection each', async () => {
+  await using lab = await relayLab();
+  await using server = await serveRpcTls({ socketPath: `${lab.dir}/ap2.sock`, tls: lab.ap2, handlers: {} });
+  const dial = () => dialPeer({ address: lab.relayAddress, route: 'm', tls: lab.ap1, expectedPeer: 'ap2' });
+  const early = [dial(), dial(), dial()];
+  await using route = openRelayedRoute({
+    address: lab.relayAddress,
+    route: 'm',
+    tls: lab.ap2,
+    onSocket: (socket) => server.take(socket),
+  });
+  await route.opened();
+  for (const socket of await Promise.all(early)) socket.destroy();
+  expect(lab.relayed).toEqual(Array.from({ length: 3 }, () => 'ap1 ap2 m'));
+});
+
 test('connections that are cut are made again through it; the relay’s agent may be restarted under a session', async () => {
   await using lab = await relayLab();
   let last = 0;
