@@ -66,7 +66,7 @@ export const MAX_SESSIONS = 256;
 /** Relay: how long its two connections may take to meet. */
 export const RELAY_TICKET_MS = 4_000;
 /** Calls and tickets of one dialling site that wait for their connections, and routes that one site has open. */
-export const RELAY_TICKETS_MAX = 32;
+export const RELAY_TICKETS_MAX = 128;
 export const RELAY_ROUTES_MAX = 64;
 /** How long a site that dials waits at the relay for the other one to be there. */
 export const RELAY_WAIT_MS = 2_000;
