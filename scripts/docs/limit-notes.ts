@@ -146,6 +146,10 @@ export const limitNotes: Notes = {
       crossed: 'the direct way is tried first again',
       test: 'src/host/reach.test.ts: two hosts that had to meet',
     },
+    REACH_TIMEOUT_MS: {
+      crossed: '`HOST_NO_ROUTE`',
+      test: 'src/host/reach.test.ts: is none where none answers in time',
+    },
     ANSWER_MS: { crossed: 'the next way' },
   },
   'src/link/constants.ts': {

@@ -10,6 +10,9 @@ export const DIRECT_TIMEOUT_MS = 2_000;
 /** How long meeting at a relay may take. */
 export const RELAY_TIMEOUT_MS = 5_000;
 
+/** All ways together: less than a request may take, so that whoever asks for a migration hears that there is none. */
+export const REACH_TIMEOUT_MS = 9_000;
+
 /** Two hosts that had to meet at a relay begin with it again for so long. */
 export const DIRECT_RETRY_MS = 10 * 60 * 1000;
 

@@ -30,14 +30,18 @@ let records: Inventory[];
 let nowMs: number;
 const { signal } = new AbortController();
 
+/** What gets no answer. */
+let silent: Set<string>;
+
 const tryIt = (what: string, host: string): Promise<void> => {
   tried.push(what);
+  if (silent.has(what)) return new Promise(() => {});
   if (!open.has(what)) return Promise.reject(failSite('SITE_NOT_CONNECTED', what));
   connected.add(host);
   return Promise.resolve();
 };
 
-function reach(address: { host: string; port: number } | undefined): Reach {
+function reach(address: { host: string; port: number } | undefined, timeoutMs?: number): Reach {
   const place = ({ host, port, relay }: PeerAddress): string =>
     relay === undefined ? `${host}:${port}` : `${host}:${port} by ${relay}`;
   return new Reach({
@@ -58,12 +62,14 @@ function reach(address: { host: string; port: number } | undefined): Reach {
       tryIt(`ask ${host} ${'relay' in params ? params.relay : params.address}`, ''),
     log: pino({ enabled: false }),
     now: () => nowMs,
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
   });
 }
 
 beforeEach(() => {
   tried = [];
   open = new Set();
+  silent = new Set();
   connected = new Set();
   nowMs = 0;
   records = [
@@ -113,6 +119,18 @@ describe('the way to another host', () => {
       message: expect.stringMatching(/dial there:1.*ask there me:1.*ask there c1/),
     });
     expect(tried.join()).not.toContain('rogue');
+  });
+
+  test('is none where none answers in time; it is looked for again when asked again', async () => {
+    silent = new Set(['dial there:1']);
+    const way = reach(mine, 20);
+    const late = { code: 'HOST_NO_ROUTE', message: expect.stringContaining('no way within 20 ms') };
+    await expect(way.connect('there', signal)).rejects.toMatchObject(late);
+    expect(tried).toEqual(['dial there:1']);
+    await expect(way.connect('there', AbortSignal.abort(new Error('it ends')))).rejects.toThrow('it ends');
+    silent.clear();
+    open = new Set(['dial there:1']);
+    await way.connect('there', signal);
   });
 
   test('is not looked for twice at once, nor where there is a connection', async () => {

@@ -1,11 +1,12 @@
 import type { Logger } from 'pino';
+import { abortable } from '../base/async.ts';
 import { asCloudapError } from '../base/errors.ts';
 import type { Inventory } from '../control/messages.ts';
 import type { RelayAddress } from '../link/relay/listen.ts';
 import { formatAddress, parseAddress } from '../site/config-text.ts';
 import type { Address } from '../site/config.ts';
 import type { Peers } from '../site/peers.ts';
-import { DIRECT_RETRY_MS, DIRECT_TIMEOUT_MS, RELAY_TIMEOUT_MS } from './constants.ts';
+import { DIRECT_RETRY_MS, DIRECT_TIMEOUT_MS, REACH_TIMEOUT_MS, RELAY_TIMEOUT_MS } from './constants.ts';
 import { failHost } from './errors.ts';
 import type { Connect } from './messages.ts';
 
@@ -24,6 +25,8 @@ export interface ReachOptions {
   log: Logger;
   /** Monotonic, in ms. */
   now?: () => number;
+  /** For all ways together. */
+  timeoutMs?: number;
 }
 
 type Way = (host: string, signal: AbortSignal) => Promise<void>;
@@ -53,22 +56,25 @@ export class Reach {
     await attempt;
   }
 
-  async #connect(host: string, signal: AbortSignal): Promise<void> {
+  async #connect(host: string, ended: AbortSignal): Promise<void> {
+    const { host: self, timeoutMs = REACH_TIMEOUT_MS } = this.#options;
+    const signal = AbortSignal.any([ended, AbortSignal.timeout(timeoutMs)]);
     const direct: Way[] = [this.#dial, this.#haveDialled];
     const isApart = (this.#apartUntilMs.get(host) ?? -Infinity) > this.#now();
     const ways = isApart ? [this.#meet, ...direct] : [...direct, this.#meet];
     const failures: string[] = [];
     for (const way of ways) {
       try {
-        await way(host, signal);
+        await abortable(way(host, signal), signal);
         if (way !== this.#meet) this.#apartUntilMs.delete(host);
         return;
       } catch (error) {
-        signal.throwIfAborted();
-        failures.push(asCloudapError(error).message);
+        ended.throwIfAborted();
+        failures.push(signal.aborted ? `no way within ${timeoutMs} ms` : asCloudapError(error).message);
+        if (signal.aborted) break;
       }
     }
-    throw failHost('HOST_NO_ROUTE', `${this.#options.host} and ${host}: ${failures.join('; ')}`);
+    throw failHost('HOST_NO_ROUTE', `${self} and ${host}: ${failures.join('; ')}`);
   }
 
   readonly #dial: Way = async (host, signal) => {

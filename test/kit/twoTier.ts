@@ -1,4 +1,3 @@
-import { readFile, writeFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { sleep } from '../../src/base/async.ts';
 import {
@@ -8,7 +7,6 @@ import {
   type CenterVm,
   type MoveAnswer,
 } from '../../src/center/api/messages.ts';
-import type { SystemPlan } from '../../src/center/setup/system.ts';
 import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import { TwoTier } from '../../src/lab/two-tier.ts';
 import { vmViewSchema, type VmView } from '../../src/site/api/messages.ts';
@@ -16,26 +14,15 @@ import { freePort } from './nats.ts';
 import { cli } from './siteProcess.ts';
 import type { TempDir } from './tempdir.ts';
 
-/** A two-tier system with the CI guest staged at every host. `edit` may change the configuration of a host. */
-export async function twoTier(
-  dir: TempDir,
-  aps: number,
-  hostsPerSite = 1,
-  edit?: (host: string, config: string) => string,
-): Promise<TwoTier> {
-  const plan: SystemPlan = {
+/** A two-tier system with the CI guest staged at every host. */
+export async function twoTier(dir: TempDir, aps: number, hostsPerSite = 1): Promise<TwoTier> {
+  const system = await TwoTier.start({
     dir: dir.file('up'),
     aps,
     hostsPerSite,
     memoryMiB: 1024,
     accelerator: 'tcg',
     port: freePort,
-  };
-  const system = await TwoTier.start(plan, {
-    async configured({ hosts }) {
-      if (!edit) return;
-      for (const [host, file] of hosts) await writeFile(file, edit(host, await readFile(file, 'utf8')));
-    },
   });
   const [config = ''] = system.files.hosts.values();
   const built = await cli(['image', 'build', 'ci'], { config });
@@ -85,21 +72,6 @@ export async function views(system: TwoTier, id: string): Promise<VmView[]> {
     ),
   );
   return found.filter((view) => view !== undefined);
-}
-
-/** Has the guest write and check memory and disk all the time, once it answers. */
-export async function load(system: TwoTier, host: string, id: string): Promise<void> {
-  const view = await system.host(host).json('GET', `/vms/${id}`, vmViewSchema);
-  for (;;) {
-    try {
-      using work = await WorkloadClient.connect(view.serial1Socket ?? '');
-      const { ok } = await work.command('start disk=20 mem=20');
-      if (ok) return;
-      throw new Error('the workload did not start');
-    } catch {
-      await sleep(100);
-    }
-  }
 }
 
 /** The guest's own check of every block and page that it wrote. */
