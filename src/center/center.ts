@@ -21,6 +21,7 @@ import { loadTls } from '../site/tls.ts';
 import type { CenterConfig } from './config.ts';
 import { MOVES_PER_HOST, MOVES_PER_LINK } from './constants.ts';
 import { Follow } from './follow.ts';
+import { notifyMoves } from './mec.ts';
 import { Moves } from './moves/moves.ts';
 
 /**
@@ -36,13 +37,15 @@ export class Center implements AsyncDisposable {
   readonly follow: Follow;
   readonly tracker: PresenceTracker;
   readonly registry: Registry;
+  /** Its certificate. */
+  readonly tls: TlsMaterial;
   readonly nats: NatsServer | undefined;
   readonly #stack: AsyncDisposableStack;
 
   private constructor(
     parts: Pick<
       Center,
-      'config' | 'log' | 'plane' | 'fleet' | 'moves' | 'follow' | 'tracker' | 'registry' | 'nats'
+      'config' | 'log' | 'plane' | 'fleet' | 'moves' | 'follow' | 'tracker' | 'registry' | 'tls' | 'nats'
     >,
     stack: AsyncDisposableStack,
   ) {
@@ -54,6 +57,7 @@ export class Center implements AsyncDisposable {
     this.follow = parts.follow;
     this.tracker = parts.tracker;
     this.registry = parts.registry;
+    this.tls = parts.tls;
     this.nats = parts.nats;
     this.#stack = stack;
   }
@@ -90,6 +94,7 @@ export class Center implements AsyncDisposable {
     await moves.recover();
     const follow = Follow.start({ fleet, moves, log });
     stack.defer(() => follow.close());
+    if (config.mec) stack.use(notifyMoves({ urls: config.mec.notify, fleet, moves, log }));
     const tracker = PresenceTracker.start({
       plane,
       log,
@@ -101,7 +106,7 @@ export class Center implements AsyncDisposable {
     stack.defer(() => tracker.close());
     log.info({ nats: nats?.pid }, 'center ready');
     return new Center(
-      { config, log, plane, fleet, moves, follow, tracker, registry: registry.registry, nats },
+      { config, log, plane, fleet, moves, follow, tracker, registry: registry.registry, tls, nats },
       stack.move(),
     );
   }
