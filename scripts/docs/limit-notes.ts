@@ -133,6 +133,25 @@ export const limitNotes: Notes = {
     },
     IMAGE_TOOL_TIMEOUT_MS: { crossed: '`IMAGE_CORRUPT`, the tool is killed' },
   },
+  'src/host/constants.ts': {
+    DIRECT_TIMEOUT_MS: {
+      crossed: 'they meet at a relay',
+      test: 'test/center/relay.test.ts: a VM goes from AP to AP, both ways, through the center',
+    },
+    RELAY_TIMEOUT_MS: {
+      crossed: 'the next relay, or `HOST_NO_ROUTE`',
+      test: 'src/host/reach.test.ts: a relay that does not answer',
+    },
+    DIRECT_RETRY_MS: {
+      crossed: 'the direct way is tried first again',
+      test: 'src/host/reach.test.ts: two hosts that had to meet',
+    },
+    REACH_TIMEOUT_MS: {
+      crossed: '`HOST_NO_ROUTE`',
+      test: 'src/host/reach.test.ts: is none where none answers in time',
+    },
+    ANSWER_MS: { crossed: 'the next way' },
+  },
   'src/link/constants.ts': {
     PEERS_FILE_MAX_BYTES: { crossed: 'nobody is let in' },
     SILENCE_MS: { crossed: 'that connection is cut and made again' },
@@ -180,6 +199,26 @@ export const limitNotes: Notes = {
       test: 'test/link/gateway.test.ts: connections beyond the limit are refused',
       why: 'Connections of a gateway at once',
     },
+    RELAY_TICKET_MS: {
+      crossed: 'both are refused; the dialler tries again',
+      test: 'test/link/relay.test.ts: a ticket that nobody meets at',
+      why: 'How long the two connections that meet in a relay’s gateway may take',
+    },
+    RELAY_TICKETS_MAX: {
+      crossed: '`LINK_RELAY_BUSY`',
+      test: 'test/link/relay.test.ts: routes and tickets of one site are limited',
+      why: 'Tickets of one site that wait for their connections; connections that one route makes at once',
+    },
+    RELAY_ROUTES_MAX: {
+      crossed: '`LINK_RELAY_BUSY`',
+      test: 'test/link/relay.test.ts: routes and tickets of one site are limited',
+      why: 'Routes that one site has open at a relay',
+    },
+    RELAY_WAIT_MS: {
+      crossed: '`LINK_RELAY_UNKNOWN`; the dialler tries again',
+      test: 'test/link/relay.test.ts: nobody gets in without a certificate',
+    },
+    RELAY_OPEN_TIMEOUT_MS: { crossed: 'the next relay, or `HOST_NO_ROUTE`' },
     GATEWAY_PREAMBLE_TIMEOUT_MS: {
       crossed: 'the connection is closed',
       why: 'How long a connection may take to name its route, and how long reaching that may take',
@@ -1062,7 +1101,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   ],
   'src/registry/constants.ts': ['RENEWAL_LOOK_MS'],
   'src/portal/constants.ts': ['PAGE_ITEMS', 'LOGIN_WINDOW_MS', 'EVENT_KEEPALIVE_MS'],
-  'src/host/constants.ts': ['VM_SCAN_MS', 'LINK_PROBE_MS'],
+  'src/host/constants.ts': ['VM_SCAN_MS', 'LINK_PROBE_MS', 'KEEP_CONNECTED_MS'],
   'src/mobility/constants.ts': [
     'PUBLISH_RETRY_MS',
     'SOURCE_RESTART_MS',

@@ -12,9 +12,9 @@ import { LabChild } from '../lab/child.ts';
 import { wallClockUs } from '../link/clock.ts';
 import { dialLink } from '../link/dial.ts';
 import { parseLinkSpec } from '../link/link-spec.ts';
-import { acceptLink } from '../link/listener.ts';
+import { acceptLink, type LinkListenerOptions } from '../link/listener.ts';
 import { generateCa, issueSiteCertificate } from '../link/pki.ts';
-import type { TlsMaterial } from '../link/tls.ts';
+import { RelayServer } from '../link/relay/server.ts';
 import type { LinkSession } from '../link/types.ts';
 import { benchCommand, benchMain, positive, say } from './kit/main.ts';
 import { makeRow, metricsTable, type Row, rowsTable } from './kit/rows.ts';
@@ -29,10 +29,14 @@ const URGENT_MESSAGE_BYTES = 256;
 const URGENT_EVERY_MS = 20;
 const WARM_UP_MS = 2_000;
 const TARGET = 'target';
+const RELAY = 'relay';
 const TYPE = { BULK: 1, URGENT: 2, REPORT: 3 } as const;
 
+/** What the source's connections pass: nothing, the target's gateway, or the gateway of a third site. */
+type Way = 'direct' | 'gateway' | 'relay';
+
 /** The target's process: notes how late urgent messages come, and reports the times when asked. */
-async function target(config: { socketPath: string; tls: TlsMaterial }): Promise<void> {
+async function target(config: Omit<LinkListenerOptions, 'onRefused'>): Promise<void> {
   let lateMs: number[] = [];
   const session: LinkSession = await acceptLink({
     ...config,
@@ -50,12 +54,7 @@ async function target(config: { socketPath: string; tls: TlsMaterial }): Promise
   await session.closed;
 }
 
-async function measure(
-  link: string,
-  seconds: number,
-  viaGateway: boolean,
-  signal: AbortSignal,
-): Promise<Row[]> {
+async function measure(link: string, seconds: number, way: Way, signal: AbortSignal): Promise<Row[]> {
   const spec = parseLinkSpec(link);
   const dir = await mkdtemp(join(tmpdir(), 'cb-'));
   try {
@@ -67,22 +66,33 @@ async function measure(
     await mkdir(join(dir, 'l'));
     const ca = await generateCa();
     const socketPath = join(dir, 'l', 'bench.sock');
-    const farEnd = { socketPath, tls: await issueSiteCertificate(ca, 'target') };
-    await start('./link.ts', TARGET, JSON.stringify(farEnd));
+    const farEnd: LinkListenerOptions = { socketPath, tls: await issueSiteCertificate(ca, 'target') };
     let forward: object = { path: socketPath };
-    if (viaGateway) {
+    if (way !== 'direct') {
       const gateway = { host: '127.0.0.1', port: 0, socketDir: join(dir, 'l') };
       const { port } = await start('../link/gateway-main.ts', JSON.stringify(gateway));
       forward = { host: '127.0.0.1', port };
+      if (way === 'relay') {
+        stack.use(
+          await RelayServer.listen({
+            socketDir: gateway.socketDir,
+            tls: await issueSiteCertificate(ca, RELAY),
+          }),
+        );
+        // the relay is near the target: the link is the source's
+        const address = { host: '127.0.0.1', port: Number(port), relay: RELAY };
+        farEnd.relay = { address, route: 'bench' };
+      }
     }
+    await start('./link.ts', TARGET, JSON.stringify(farEnd));
     const emulator = { listen: { host: '127.0.0.1', port: 0 }, forward, link };
     const ready = await start('../link/emulator-main.ts', JSON.stringify(emulator));
     const address = ready['address'] as { host: string; port: number };
     const report = Promise.withResolvers<number[]>();
     const session = dialLink({
       sessionId: 'bench',
-      address,
-      route: viaGateway ? 'bench' : undefined,
+      address: way === 'relay' ? { ...address, relay: RELAY } : address,
+      route: way === 'direct' ? undefined : 'bench',
       tls: await issueSiteCertificate(ca, 'source'),
       expectedPeer: 'target',
       onMessage: (_type, payload) => report.resolve(JSON.parse(payload.toString()) as number[]),
@@ -138,12 +148,14 @@ const command = benchCommand('link', 'bulk throughput, and the delay of urgent m
   .option('--seconds <n>', 'how long each link is measured', positive, 5)
   .option('--links <list>', 'separated by semicolons', DEFAULT_LINKS)
   .option('--direct', 'without a gateway')
+  .option('--relay', 'through the gateway of a third site, which relays')
   .option('--simulate', 'instead: how long urgent frames wait, by the window’s model on a virtual clock');
 
 interface Options {
   seconds: number;
   links: string;
   direct?: boolean;
+  relay?: boolean;
   simulate?: boolean;
 }
 
@@ -151,14 +163,15 @@ const [mode, config = ''] = process.argv.slice(2);
 if (mode === TARGET) await target(JSON.parse(config) as Parameters<typeof target>[0]);
 else {
   await benchMain(command, async (signal) => {
-    const { links, seconds, direct, simulate } = command.opts<Options>();
+    const { links, seconds, direct, relay, simulate } = command.opts<Options>();
     if (simulate) {
       const { steady, steps } = simulatedRows();
       return { rows: [...steady, ...steps], text: `${metricsTable(steady)}\n${metricsTable(steps)}` };
     }
+    const way = relay ? 'relay' : direct ? 'direct' : 'gateway';
     const rows: Row[] = [];
     for (const link of links.split(';')) {
-      rows.push(...(await measure(link, seconds, direct !== true, signal)));
+      rows.push(...(await measure(link, seconds, way, signal)));
       say(link);
     }
     return { rows, text: rowsTable(rows) };

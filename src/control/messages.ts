@@ -241,6 +241,8 @@ export const inventorySchema = z.object({
   accelerator: z.enum(['tcg', 'kvm']),
   /** Where other hosts dial its gateway; null where nobody can. */
   address: z.string().max(300).nullable(),
+  /** Hosts that cannot reach each other meet there. */
+  relay: z.boolean().default(false),
   images: z.array(digestSchema).max(LIST_MAX),
   templates: z.array(digestSchema).max(LIST_MAX),
 });

@@ -9,6 +9,6 @@ export const failHost = errorCatalogue({
   HOST_NO_ROUTE: {
     summary: 'neither of the two hosts can reach the other',
     remedy:
-      'One of them needs link.listen (and link.advertise where it is behind NAT), or both a way to the center.',
+      'One of them needs link.listen (and link.advertise where it is behind NAT), or both a way to a host of the center with link.relay.',
   },
 });

@@ -115,6 +115,7 @@ export class Heartbeats {
       qemuVersion: vms.facts.version,
       accelerator: vms.facts.accelerator,
       address: address ? formatAddress(address) : null,
+      relay: config.link.relay,
       images: images.slice(0, LIST_MAX).map(({ manifest }) => manifest.digest),
       templates: templates.slice(0, LIST_MAX).map(({ digest }) => digest),
     };

@@ -8,15 +8,15 @@ import { connectControl } from '../control/connect.ts';
 import { openControlPlane, type ControlPlane } from '../control/plane.ts';
 import { request, serveRequests } from '../control/requests.ts';
 import { hostSubject, progressSubject } from '../control/subjects.ts';
-import { formatAddress, parseAddress } from '../site/config-text.ts';
 import { keepRenewed } from '../registry/renewal.ts';
 import type { Site } from '../site/site.ts';
-import { VM_SCAN_MS } from './constants.ts';
+import { ANSWER_MS, KEEP_CONNECTED_MS, VM_SCAN_MS } from './constants.ts';
 import { controlAddress } from './control-address.ts';
 import { failHost } from './errors.ts';
 import { Heartbeats } from './heartbeats.ts';
 import { hostMethods } from './methods.ts';
 import { keepPeersFile } from './peers-file.ts';
+import { Reach } from './reach.ts';
 import { VmRecords } from './vm-records.ts';
 
 /**
@@ -66,12 +66,17 @@ export class HostAgent implements AsyncDisposable {
     const connection = await connecting;
     const plane = await this.#open(connection);
     const images = await ImageStore.open(config.imageDir);
+    const reach = this.#reach(plane, control.center);
     const records = new VmRecords(this.#site, this.#siteId, plane);
     const scan = (): void => void records.scan().catch((error: unknown) => this.#failed('VM records', error));
     using _served = serveRequests(
       connection,
       hostSubject(config.id, '').slice(0, -1),
-      hostMethods(this.#site, (host) => this.#connect(host, plane), scan),
+      hostMethods(
+        this.#site,
+        { connect: (host) => reach.connect(host, signal), asked: (ask) => reach.asked(ask, signal) },
+        scan,
+      ),
       (subject, error) =>
         this.#log.warn({ subject, code: error.code, err: error.message }, 'request refused'),
     );
@@ -86,6 +91,7 @@ export class HostAgent implements AsyncDisposable {
       await Promise.all([
         this.#every(Heartbeats.intervalMs, () => heartbeats.beat(), 'heartbeat'),
         this.#every(VM_SCAN_MS, () => records.scan(), 'VM records'),
+        this.#every(KEEP_CONNECTED_MS, () => this.#keepConnected(reach), 'a host that a VM moves to'),
         config.peersFile === undefined
           ? undefined
           : keepPeersFile(config.peersFile, plane, this.#log, this.#stop.signal),
@@ -97,7 +103,7 @@ export class HostAgent implements AsyncDisposable {
               center: { id: control.center, address: control.enrol },
               log: this.#log,
               signal,
-              onRenewed: (material) => this.#site.peers.renew(material),
+              onRenewed: (material) => this.#site.renew(material),
             }),
       ]);
     } finally {
@@ -130,22 +136,33 @@ export class HostAgent implements AsyncDisposable {
     if (!this.#stop.signal.aborted) this.#log.warn({ err: asCloudapError(error).message }, what);
   }
 
-  /** Has a connection with another host, dialling its gateway if need be. @throws SITE_*, HOST_NO_ROUTE */
-  async #connect(host: string, plane: ControlPlane): Promise<void> {
+  #reach(plane: ControlPlane, center: string): Reach {
     const { peers, config } = this.#site;
-    const { signal } = this.#stop;
-    if (peers.list().some(({ id, connected }) => id === host && connected)) return;
-    const [key] = await plane.buckets.inventories.keys(`*.${host}`);
-    const there = key === undefined ? null : (await plane.buckets.inventories.get(key))?.value.address;
-    if (there) {
-      const address = parseAddress(there);
-      if (address) return peers.connect(host, address, signal);
-    }
-    const own = config.link.advertise ?? config.link.listen;
-    if (!own) throw failHost('HOST_NO_ROUTE', `${config.id} and ${host}`);
-    const params = { host: config.id, address: formatAddress(own) };
-    await request(plane.connection, hostSubject(host, 'connect'), params, z.unknown());
-    await peers.connected(host, signal);
+    const { inventories } = plane.buckets;
+    return new Reach({
+      host: config.id,
+      address: config.link.advertise ?? config.link.listen,
+      center,
+      peers,
+      async inventories(site, host) {
+        const keys = await inventories.keys(`${site}.${host}`);
+        const found = await Promise.all(keys.map((key) => inventories.get(key)));
+        return found.flatMap((one) => (one ? [one.value] : []));
+      },
+      async ask(host, params, timeoutMs) {
+        const subject = hostSubject(host, 'connect');
+        // its own attempt takes as long, and it should say itself why it failed
+        await request(plane.connection, subject, params, z.unknown(), { timeoutMs: timeoutMs + ANSWER_MS });
+      },
+      log: this.#log,
+    });
+  }
+
+  /** A host that takes part in a migration and has lost the other, by a restart of either agent, finds it again. */
+  async #keepConnected(reach: Reach): Promise<void> {
+    const { migrations, peers } = this.#site;
+    const away = migrations.activePeers().filter((host) => !peers.isConnected(host));
+    await Promise.all(away.map((host) => reach.connect(host, this.#stop.signal)));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -25,8 +25,12 @@ export const migrateSchema = z.object({
   to: nodeIdSchema,
   initiatedAtMs: z.number().nonnegative(),
 });
-/** Dial that host, which cannot dial us. */
-export const connectSchema = z.object({ host: nodeIdSchema, address: z.string().max(300) });
+/** Dial that host, which cannot dial us; or wait for it at a relay, where it comes. */
+export const connectSchema = z.union([
+  z.object({ host: nodeIdSchema, address: z.string().max(300) }),
+  z.object({ host: nodeIdSchema, relay: nodeIdSchema }),
+]);
+export type Connect = z.infer<typeof connectSchema>;
 export const migrationSchema = z.object({ move: migrationIdSchema });
 
 export { migrationViewSchema, vmViewSchema };

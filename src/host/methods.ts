@@ -1,10 +1,9 @@
 import { method, type Method } from '../control/requests.ts';
 import { asCloudapError } from '../base/errors.ts';
 import type { Site } from '../site/site.ts';
-import { parseAddress } from '../site/config-text.ts';
-import { failHost } from './errors.ts';
 import {
   connectSchema,
+  type Connect,
   migrateSchema,
   migrationSchema,
   type screenshotSchema,
@@ -18,7 +17,7 @@ import type * as z from 'zod';
 /** What a host does when asked over the control plane. `changed` is called when its VMs may look different. */
 export function hostMethods(
   site: Site,
-  connect: (host: string) => Promise<void>,
+  reach: { connect: (host: string) => Promise<void>; asked: (ask: Connect) => Promise<void> },
   changed: () => void,
 ): Readonly<Record<string, Method>> {
   const view = async (id: string): Promise<unknown> => site.view(site.vms.store.get(id));
@@ -48,14 +47,12 @@ export function hostMethods(
     migrate: method(migrateSchema, async ({ move, vm, to, initiatedAtMs }) => {
       const known = await site.migrations.get(move).catch(() => undefined);
       if (known) return known;
-      await connect(to);
+      await reach.connect(to);
       return afterwards(site.migrations.start({ vm, to }, { initiatedAtMs, migrationId: move }));
     }),
-    connect: method(connectSchema, async ({ host, address }) => {
-      const parsed = parseAddress(address);
-      if (!parsed) throw failHost('HOST_NO_ROUTE', address);
-      await site.peers.connect(host, parsed);
-      return { connected: true };
+    connect: method(connectSchema, async (ask) => {
+      await reach.asked(ask);
+      return { done: true };
     }),
     migration: method(migrationSchema, ({ move }) => site.migrations.get(move)),
     'migration-cancel': method(migrationSchema, async ({ move }) => {

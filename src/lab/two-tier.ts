@@ -41,8 +41,11 @@ export class TwoTier implements AsyncDisposable {
     this.#stopVms = stopVms;
   }
 
-  /** Returns when every host says that it lives. @throws LAB_START */
-  static async start(plan: SystemPlan, options: { stopVms?: boolean } = {}): Promise<TwoTier> {
+  /** Returns when every host says that it lives; `configured` is called when all have their files. @throws LAB_START */
+  static async start(
+    plan: SystemPlan,
+    options: { stopVms?: boolean; configured?: (files: SystemFiles) => Promise<void> } = {},
+  ): Promise<TwoTier> {
     const files = systemFiles(plan);
     const system = new TwoTier(plan.dir, files, options.stopVms ?? true);
     try {
@@ -51,6 +54,7 @@ export class TwoTier implements AsyncDisposable {
       const ask: AskToken = async (body) =>
         (await system.center.json('POST', '/enrolments', tokenAnswerSchema, { body })).token;
       await enrolNodes(plan, ask);
+      await options.configured?.(files);
       const agents = [
         ...files.aps.map((ap) => `ap:${ap}`),
         ...[...files.hosts.keys()].map((h) => `host:${h}`),

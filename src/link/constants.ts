@@ -63,6 +63,16 @@ export const HANDSHAKE_TIMEOUT_MS = 5_000;
 /** Sessions registered with one listener. */
 export const MAX_SESSIONS = 256;
 
+/** Relay: how long its two connections may take to meet. */
+export const RELAY_TICKET_MS = 4_000;
+/** Calls and tickets of one dialling site that wait for their connections, and routes that one site has open. */
+export const RELAY_TICKETS_MAX = 128;
+export const RELAY_ROUTES_MAX = 64;
+/** How long a site that dials waits at the relay for the other one to be there. */
+export const RELAY_WAIT_MS = 2_000;
+/** How long a site may take to open its route at a relay. */
+export const RELAY_OPEN_TIMEOUT_MS = 5_000;
+
 /** RPC: longest line, calls waiting for an answer, calls being handled, and the default time for a call. */
 export const RPC_MAX_LINE_BYTES = 1024 * 1024;
 export const RPC_MAX_PENDING = 1_024;

@@ -11,8 +11,9 @@ import {
 } from './constants.ts';
 import { closeErrorOf, fail, isFatal } from './errors.ts';
 import { LaneConnection } from './lane-connection.ts';
+import { dialPeer } from './relay/dial.ts';
 import { SessionCore, type SessionOptions } from './session.ts';
-import { type DialTlsOptions, dialTls, siteIdOf } from './tls.ts';
+import { type DialTlsOptions, siteIdOf } from './tls.ts';
 import type { Lane, LinkSession } from './types.ts';
 
 export type DialLinkOptions = Omit<SessionOptions, 'siteId'> &
@@ -21,7 +22,7 @@ export type DialLinkOptions = Omit<SessionOptions, 'siteId'> &
 /**
  * Opens a session to another site and keeps it connected: each lane is dialled again, with growing pauses, until
  * the session ends. Returns at once; see LinkSession.opened.
- * `address` is the gateway of the other site, or without `route` the listener itself.
+ * `address` is the gateway of the other site or, with `relay`, of one that passes it on, or without `route` the listener itself.
  * The session fails with LINK_UNREACHABLE (never connected), LINK_LOST, LINK_TLS, LINK_PEER_IDENTITY,
  * LINK_SESSION_UNKNOWN, LINK_CANNOT_RESUME, LINK_PROTOCOL, LINK_PEER_ABORTED.
  */
@@ -71,7 +72,7 @@ async function runConnection(
   signal: AbortSignal,
 ): Promise<void> {
   const { address, route, tls, expectedPeer } = options;
-  const socket = await dialTls({ address, route, tls, expectedPeer, signal, timeoutMs: ATTEMPT_TIMEOUT_MS });
+  const socket = await dialPeer({ address, route, tls, expectedPeer, signal, timeoutMs: ATTEMPT_TIMEOUT_MS });
   const gone = new Promise<void>((resolve) => {
     socket.once('close', () => resolve());
   });

@@ -81,6 +81,15 @@ export const fail = errorCatalogue({
     summary: 'a connection was lost',
     remedy: 'It is made again by itself while the session allows; check the network if it stays away.',
   },
+  LINK_RELAY_UNKNOWN: {
+    summary: 'the other site does not wait for connections at this relay',
+    remedy:
+      'Its process has ended, or cannot reach the relay; `cloudap site ls` there shows how it is connected.',
+  },
+  LINK_RELAY_BUSY: {
+    summary: 'this site asks the relay for too much at once',
+    remedy: 'Wait and try again; if it stays, look for a process of this site that dials without end.',
+  },
   LINK_CONFIG: {
     summary: 'the settings of a link process are not valid',
     remedy: 'Correct the field that the message names.',

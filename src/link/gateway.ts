@@ -2,12 +2,17 @@
  * The only TCP listener of a site. A connection names a route (wire/link/preamble.ts), and from then on bytes pass
  * in both directions between it and the Unix socket `<socketDir>/<route>.sock`. The gateway holds no keys and reads
  * nothing of what passes: TLS ends in the process behind the socket.
+ *
+ * Where the agent relays (relay/server.ts), bytes pass between two connections instead, of sites that cannot reach each other:
+ * both name the ticket that the agent gave them. It is a file, and good once.
  */
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { access, unlink } from 'node:fs/promises';
 import { GATEWAY_STATUS, MAX_PREAMBLE_BYTES, parsePreamble } from '../wire/link/preamble.ts';
-import { GATEWAY_MAX_CONNECTIONS, GATEWAY_PREAMBLE_TIMEOUT_MS } from './constants.ts';
+import { GATEWAY_MAX_CONNECTIONS, GATEWAY_PREAMBLE_TIMEOUT_MS, RELAY_TICKET_MS } from './constants.ts';
+import { isTicket, ticketFile } from './relay/ticket.ts';
 import { checkSocketPath } from './tls.ts';
 
 export interface GatewayOptions {
@@ -24,6 +29,15 @@ export interface GatewayStats {
   connections: number;
   accepted: number;
   refused: number;
+  /** Pairs of connections that were put together. */
+  relayed: number;
+}
+
+/** The first of the two that show a ticket. */
+interface Waiting {
+  client: Socket;
+  rest: Buffer;
+  timer: NodeJS.Timeout;
 }
 
 export class Gateway implements AsyncDisposable {
@@ -33,6 +47,9 @@ export class Gateway implements AsyncDisposable {
   #connections = 0;
   #accepted = 0;
   #refused = 0;
+  #relayed = 0;
+  /** By ticket; each is one of `#sockets`, so there are no more of them. */
+  readonly #waiting = new Map<string, Waiting>();
 
   private constructor(options: GatewayOptions) {
     this.#options = options;
@@ -54,7 +71,12 @@ export class Gateway implements AsyncDisposable {
     return (this.#server.address() as AddressInfo).port;
   }
   stats(): GatewayStats {
-    return { connections: this.#connections, accepted: this.#accepted, refused: this.#refused };
+    return {
+      connections: this.#connections,
+      accepted: this.#accepted,
+      refused: this.#refused,
+      relayed: this.#relayed,
+    };
   }
 
   #track(socket: Socket): void {
@@ -92,7 +114,8 @@ export class Gateway implements AsyncDisposable {
       if (!preamble && received.length <= MAX_PREAMBLE_BYTES) return;
       stop();
       client.pause();
-      if (preamble) this.#connect(client, preamble.route, preamble.rest);
+      if (preamble && isTicket(preamble.route)) void this.#meet(client, preamble.route, preamble.rest);
+      else if (preamble) this.#connect(client, preamble.route, preamble.rest);
       else this.#refuse(client, GATEWAY_STATUS.BAD_PREAMBLE);
     };
     const onEnd = (): void => {
@@ -134,11 +157,53 @@ export class Gateway implements AsyncDisposable {
       this.#accepted += 1;
       inside.once('close', () => client.destroySoon());
       client.write(Buffer.of(GATEWAY_STATUS.OK));
-      if (rest.length > 0) inside.write(rest);
-      // pipe() pauses the one side while the other cannot take more, and passes the end of each direction on
-      client.pipe(inside);
-      inside.pipe(client);
+      splice(client, rest, inside);
     });
+  }
+
+  /** The first to show a ticket waits for the other one. Never rejects. */
+  async #meet(client: Socket, ticket: string, rest: Buffer): Promise<void> {
+    const file = ticketFile(this.#options.socketDir, ticket);
+    try {
+      await access(file);
+    } catch {
+      this.#refuse(client, GATEWAY_STATUS.NO_ROUTE);
+      return;
+    }
+    if (client.destroyed) return;
+    const other = this.#waiting.get(ticket);
+    if (!other) {
+      const timer = setTimeout(() => {
+        this.#waiting.delete(ticket);
+        this.#refuse(client, GATEWAY_STATUS.NO_ROUTE);
+      }, RELAY_TICKET_MS);
+      this.#waiting.set(ticket, { client, rest, timer });
+      client.once('close', () => {
+        clearTimeout(timer);
+        if (this.#waiting.get(ticket)?.client === client) this.#waiting.delete(ticket);
+      });
+      return;
+    }
+    this.#waiting.delete(ticket);
+    clearTimeout(other.timer);
+    try {
+      await unlink(file);
+    } catch {
+      for (const socket of [client, other.client]) this.#refuse(socket, GATEWAY_STATUS.NO_ROUTE);
+      return;
+    }
+    this.#relayed += 1;
+    this.#accepted += 2;
+    client.once('close', () => other.client.destroySoon());
+    other.client.once('close', () => client.destroySoon());
+    if (client.destroyed || other.client.destroyed) {
+      client.destroy();
+      other.client.destroy();
+      return;
+    }
+    for (const socket of [client, other.client]) socket.write(Buffer.of(GATEWAY_STATUS.OK));
+    if (other.rest.length > 0) client.write(other.rest);
+    splice(client, rest, other.client);
   }
 
   /** Stops listening and cuts all connections. */
@@ -149,4 +214,12 @@ export class Gateway implements AsyncDisposable {
     for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
+}
+
+/** `rest` came from `one` already. */
+function splice(one: Socket, rest: Buffer, other: Socket): void {
+  if (rest.length > 0) other.write(rest);
+  // pipe() pauses the one side while the other cannot take more, and passes the end of each direction on
+  one.pipe(other);
+  other.pipe(one);
 }

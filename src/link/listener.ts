@@ -6,6 +6,7 @@ import { CLOSE_LINGER_MS, HANDSHAKE_TIMEOUT_MS, MAX_SESSIONS } from './constants
 import { closeErrorOf, closeFrame, fail } from './errors.ts';
 import { encodeControl } from '../wire/link/encode.ts';
 import { LaneConnection } from './lane-connection.ts';
+import { openRelayedRoute, type RelayAddress, type RelayedRoute } from './relay/listen.ts';
 import { SessionCore, type SessionOptions } from './session.ts';
 import { checkSocketPath, serveTls, siteIdOf, type TlsMaterial } from './tls.ts';
 import type { LinkSession } from './types.ts';
@@ -14,6 +15,8 @@ export interface LinkListenerOptions {
   /** Unix socket to listen on, below the gateway's directory: `<runtimeDir>/link/<route>.sock`. */
   socketPath: string;
   tls: TlsMaterial;
+  /** Connections come through this relay as well, for `route`. */
+  relay?: { address: RelayAddress; route: string } | undefined;
   /** Connections that were refused, for the log. */
   onRefused?: (error: Error) => void;
 }
@@ -25,6 +28,7 @@ export class LinkListener implements AsyncDisposable {
   readonly #siteId: string;
   readonly #sessions = new Map<string, SessionCore>();
   readonly #sockets = new Set<TLSSocket>();
+  #relayed: RelayedRoute | undefined;
 
   private constructor(options: LinkListenerOptions) {
     this.#options = options;
@@ -43,6 +47,14 @@ export class LinkListener implements AsyncDisposable {
     await unlink(checkSocketPath(options.socketPath)).catch(() => {});
     listener.#server.listen(options.socketPath);
     await once(listener.#server, 'listening');
+    if (options.relay) {
+      listener.#relayed = openRelayedRoute({
+        ...options.relay,
+        tls: options.tls,
+        onSocket: (socket) => void listener.#server.emit('connection', socket),
+        onFailed: options.onRefused,
+      });
+    }
     return listener;
   }
 
@@ -109,13 +121,16 @@ export class LinkListener implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const session of this.#sessions.values())
       session.abort(fail('LINK_CLOSED', 'the listener was closed'));
+    await this.#relayed?.[Symbol.asyncDispose]();
+    // those that came through a relay the server does not count
+    const ended = [...this.#sockets].map((socket) => once(socket, 'close'));
     const closed = new Promise<void>((resolve) => {
       this.#server.close(() => resolve());
     });
     const timer = setTimeout(() => {
       for (const socket of this.#sockets) socket.destroy();
     }, CLOSE_LINGER_MS);
-    await closed;
+    await Promise.all([closed, ...ended]);
     clearTimeout(timer);
   }
 }

@@ -1,20 +1,15 @@
 /** RPC between site agents: mutual TLS, through the gateways, dialled again after each loss. */
 import { once } from 'node:events';
 import { unlink } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { sleep } from '../base/async.ts';
 import { monotonicMs } from './clock.ts';
 import { BACKOFF_MAX_MS, BACKOFF_MIN_MS, RPC_PING_INTERVAL_MS, RPC_SILENCE_MS } from './constants.ts';
 import { fail } from './errors.ts';
+import { dialPeer } from './relay/dial.ts';
 import { type CallOptions, type RpcHandlers, RpcPeer } from './rpc.ts';
-import {
-  checkSocketPath,
-  type DialTlsOptions,
-  dialTls,
-  serveTls,
-  tlsFailure,
-  type TlsMaterial,
-} from './tls.ts';
+import { checkSocketPath, type DialTlsOptions, serveTls, tlsFailure, type TlsMaterial } from './tls.ts';
 
 /** Both sides answer it, so that a dead WAN is noticed; the name is kept out of the handlers' way. */
 const PING = 'rpc.ping';
@@ -38,6 +33,8 @@ function watch(peer: RpcPeer): void {
 export interface RpcServer extends AsyncDisposable {
   /** The connected peers. */
   peers(): readonly RpcPeer[];
+  /** Serves a connection that has come another way (openRelayedRoute). */
+  take(socket: Socket): void;
   /** Shows another certificate from the next connection on. */
   renew(tls: TlsMaterial): void;
 }
@@ -75,6 +72,7 @@ export async function serveRpcTls(options: {
   await once(server, 'listening');
   return {
     peers: () => [...peers],
+    take: (socket) => void server.emit('connection', socket),
     renew: ({ ca, cert, key }) => server.setSecureContext({ ca, cert, key, minVersion: 'TLSv1.3' }),
     async [Symbol.asyncDispose]() {
       const closed = new Promise<void>((resolve) => {
@@ -125,7 +123,7 @@ export function dialRpcTls(options: RpcDialOptions): RpcClient {
   signal.addEventListener('abort', onAbort, { once: true });
 
   const runOnce = async (): Promise<void> => {
-    const socket: TLSSocket = await dialTls({ ...options, signal });
+    const socket: TLSSocket = await dialPeer({ ...options, signal });
     socket.setNoDelay(true);
     const mine = new RpcPeer(socket, {
       handlers: withPing(options.handlers ?? {}),

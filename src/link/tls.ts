@@ -20,7 +20,8 @@ export interface TlsMaterial {
   /** File that says which certificates of the CA are good now (allowed-peers.ts); without it all are. */
   peers?: string | undefined;
 }
-export type LinkAddress = { host: string; port: number } | { path: string };
+/** A gateway's TCP address, or a Unix socket. With `relay` it is the gateway of that site, which passes on what is meant for another. */
+export type LinkAddress = { host: string; port: number; relay?: string | undefined } | { path: string };
 
 export interface DialTlsOptions {
   address: LinkAddress;
@@ -116,12 +117,44 @@ function connected(socket: Socket, event: 'connect' | 'secureConnect'): Promise<
 
 /**
  * One authenticated connection: TCP or Unix socket, the gateway's preamble, TLS 1.3 with both certificates, the
- * peer's site checked. The socket is handed over paused.
+ * peer's site checked. The socket is handed over paused. `address` is dialled as it is: see relay/dial.ts.
  * @throws LINK_CONNECTION_LOST, LINK_TIMEOUT, LINK_NO_ROUTE, LINK_GATEWAY_BUSY, LINK_GATEWAY_REFUSED, LINK_TLS,
  *   LINK_PEER_IDENTITY, LINK_PATH_TOO_LONG; the signal's reason
  */
 export async function dialTls(options: DialTlsOptions): Promise<TLSSocket> {
-  const { address, route, tls, expectedPeer, signal } = options;
+  const { tls, expectedPeer } = options;
+  return dialRaw(options, async (socket) => {
+    const secure = connectTls({
+      socket,
+      ca: tls.ca,
+      cert: tls.cert,
+      key: tls.key,
+      minVersion: 'TLSv1.3',
+      rejectUnauthorized: true,
+      checkServerIdentity: (_host, certificate) => {
+        try {
+          checkPeer(certificate, expectedPeer);
+          return undefined;
+        } catch (error) {
+          return error as Error;
+        }
+      },
+    });
+    await connected(secure, 'secureConnect');
+    admitPeer(secure, expectedPeer, tls.peers);
+    return secure;
+  });
+}
+
+/**
+ * A connection, and the gateway's answer if there is a route; then `work`, within the same time.
+ * @throws as `dialTls`, and what `work` throws
+ */
+export async function dialRaw<T>(
+  options: Pick<DialTlsOptions, 'address' | 'route' | 'signal' | 'timeoutMs'>,
+  work: (socket: Socket) => Promise<T>,
+): Promise<T> {
+  const { address, route, signal } = options;
   signal?.throwIfAborted();
   const timeoutMs = options.timeoutMs ?? ATTEMPT_TIMEOUT_MS;
   const raw =
@@ -143,25 +176,7 @@ export async function dialTls(options: DialTlsOptions): Promise<TLSSocket> {
     await connected(raw, 'connect');
     raw.setNoDelay(true);
     if (route !== undefined) await askGateway(raw, route);
-    const socket = connectTls({
-      socket: raw,
-      ca: tls.ca,
-      cert: tls.cert,
-      key: tls.key,
-      minVersion: 'TLSv1.3',
-      rejectUnauthorized: true,
-      checkServerIdentity: (_host, certificate) => {
-        try {
-          checkPeer(certificate, expectedPeer);
-          return undefined;
-        } catch (error) {
-          return error as Error;
-        }
-      },
-    });
-    await connected(socket, 'secureConnect');
-    admitPeer(socket, expectedPeer, tls.peers);
-    return socket;
+    return await work(raw);
   } catch (error) {
     raw.destroy();
     throw failure ?? error;

@@ -10,6 +10,7 @@ const remedies: Readonly<Record<string, string>> = {
   link: 'Write `link: {listen: 0.0.0.0:7411}` at a site that others dial, `link: {dial: […]}` at one behind NAT',
   'link.listen': 'Write host:port, such as `listen: 0.0.0.0:7411`, or leave it out behind NAT',
   'link.advertise': 'Write the host:port at which other sites reach link.listen, or leave it out',
+  'link.relay': 'Leave it out, or write `relay: true` at a host of the center that others can dial',
   'link.dial': 'Write a list, such as `dial: [{site: center, address: center.example.org:7411}]`',
   'link.dial.site': 'Write the id of the other site once',
   'link.dial.address':

@@ -84,6 +84,7 @@ describe('configuration of a site', () => {
       `${good}migration: { linkLossTimeoutMs: 10 }\n`,
       ['migration.linkLossTimeoutMs'],
     ],
+    ['relay without listen', good.replace('listen: "0.0.0.0:7411"', 'relay: true'), ['link.relay']],
     [
       'advertise without listen',
       good.replace('listen: "0.0.0.0:7411"', 'advertise: "a:1"'),

@@ -36,6 +36,7 @@ const linkSchema = z
   .strictObject({
     listen: address.optional(),
     advertise: address.optional(),
+    relay: z.boolean().default(false),
     dial: z
       .array(z.strictObject({ site: siteIdSchema, address }))
       .max(DIAL_SITES_MAX)
@@ -44,6 +45,9 @@ const linkSchema = z
   .superRefine((link, context) => {
     if (link.advertise && !link.listen) {
       context.addIssue({ code: 'custom', path: ['advertise'], message: 'needs link.listen' });
+    }
+    if (link.relay && !link.listen) {
+      context.addIssue({ code: 'custom', path: ['relay'], message: 'needs link.listen' });
     }
     const seen = new Set<string>();
     for (const [i, { site }] of link.dial.entries()) {

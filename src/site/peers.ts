@@ -2,6 +2,7 @@ import type { Logger } from 'pino';
 import { sleep } from '../base/async.ts';
 import { asCloudapError } from '../base/errors.ts';
 import type { RpcHandlers, RpcPeer } from '../link/rpc.ts';
+import type { RelayAddress } from '../link/relay/listen.ts';
 import { dialRpcTls, serveRpcTls, type RpcClient, type RpcServer } from '../link/rpc-tls.ts';
 import type { TlsMaterial } from '../link/tls.ts';
 import type { SiteView } from './api/messages.ts';
@@ -13,6 +14,12 @@ import { helloSchema, type Hello } from './migrate/messages.ts';
 import { parseParams } from './migrate/params.ts';
 import type { SitePaths } from './paths.ts';
 import type { PeerRpc } from './ports.ts';
+import { RelayedPeers } from './relayed.ts';
+
+/** A gateway; with `relay` that site's, which passes on what is meant for the other. */
+export interface PeerAddress extends Address {
+  relay?: string | undefined;
+}
 
 export interface PeersOptions {
   config: SiteConfig;
@@ -39,26 +46,26 @@ export class Peers {
   readonly #connections = new Map<string, Connection>();
   readonly #errors = new Map<string, Error>();
   /** Of sites that are dialled on demand, besides those of the configuration. */
-  readonly #addresses = new Map<string, Address>();
+  readonly #addresses = new Map<string, PeerAddress>();
+  readonly #relayed: RelayedPeers;
   #server: RpcServer | undefined;
 
   private constructor(options: PeersOptions) {
     this.#options = options;
+    this.#relayed = new RelayedPeers(options.tls, options.log, (socket) => this.#server?.take(socket));
   }
 
-  /** Serves route `agent` where this site listens, and dials the configured sites again and again. */
+  /** Serves route `agent` for those who come through the gateway or a relay, and dials the configured sites again and again. */
   static async start(options: PeersOptions): Promise<Peers> {
     const peers = new Peers(options);
     const { config, paths, tls, log } = options;
-    if (config.link.listen) {
-      peers.#server = await serveRpcTls({
-        socketPath: paths.linkSocket(ROUTE_AGENT),
-        tls,
-        handlers: (site) => peers.#handlers(site),
-        onPeer: (peer) => peers.#connected(peer.peerSiteId, peer, 'accepted'),
-        onRefused: (error) => log.warn({ err: error.message }, 'a connection was refused'),
-      });
-    }
+    peers.#server = await serveRpcTls({
+      socketPath: paths.linkSocket(ROUTE_AGENT),
+      tls,
+      handlers: (site) => peers.#handlers(site),
+      onPeer: (peer) => peers.#connected(peer.peerSiteId, peer, 'accepted'),
+      onRefused: (error) => log.warn({ err: error.message }, 'a connection was refused'),
+    });
     for (const { site, address } of config.link.dial) peers.#dial(site, address);
     return peers;
   }
@@ -70,7 +77,7 @@ export class Peers {
     this.#server?.renew(tls);
   }
 
-  #dial(site: string, address: Address): void {
+  #dial(site: string, address: PeerAddress): void {
     const client = dialRpcTls({
       address,
       route: ROUTE_AGENT,
@@ -83,23 +90,63 @@ export class Peers {
     this.#clients.set(site, client);
   }
 
-  /** Has a connection with a site that the configuration does not name; dials `address` if there is none. @throws SITE_NOT_CONNECTED */
-  async connect(site: string, address: Address, signal?: AbortSignal): Promise<void> {
-    if (this.#connections.get(site)?.hello) return;
-    const before = this.#addresses.get(site);
-    if (!this.#clients.has(site) || (before && formatAddress(before) !== formatAddress(address))) {
+  /**
+   * Has a connection with a site that the configuration does not name; dials `address` if there is none, and gives that
+   * up after `timeoutMs`.
+   * @throws SITE_NOT_CONNECTED
+   */
+  async connect(
+    site: string,
+    address: PeerAddress,
+    signal?: AbortSignal,
+    timeoutMs = CONNECT_TIMEOUT_MS,
+  ): Promise<void> {
+    if (this.isConnected(site)) return;
+    const before = this.#addresses.get(site) ?? this.#configured(site);
+    if (!before || addressText(before) !== addressText(address)) {
       const old = this.#clients.get(site);
       this.#addresses.set(site, address);
       this.#dial(site, address);
       await old?.[Symbol.asyncDispose]();
     }
-    await this.connected(site, signal);
+    try {
+      await this.connected(site, signal, timeoutMs);
+    } catch (error) {
+      await this.#forget(site, address);
+      throw error;
+    }
+  }
+
+  /** Has `site` come through a relay. Returns when it can. @throws LINK_*, RPC_* */
+  async listenFor(site: string, relay: RelayAddress): Promise<void> {
+    await this.#relayed.listenFor(site, relay);
+  }
+
+  /** The relay through which the site comes, if it does. */
+  relayFor(site: string): RelayAddress | undefined {
+    return this.#relayed.relayFor(site);
+  }
+
+  /** Dials it no more there, unless it has been given another address by now. */
+  async #forget(site: string, address: PeerAddress): Promise<void> {
+    const given = this.#addresses.get(site);
+    if (!given || addressText(given) !== addressText(address)) return;
+    this.#addresses.delete(site);
+    const client = this.#clients.get(site);
+    this.#clients.delete(site);
+    const configured = this.#configured(site);
+    if (configured) this.#dial(site, configured);
+    await client?.[Symbol.asyncDispose]();
+  }
+
+  isConnected(site: string): boolean {
+    return this.#connections.get(site)?.hello !== undefined;
   }
 
   /** Waits until the site is connected, whoever dialled. @throws SITE_NOT_CONNECTED */
-  async connected(site: string, signal?: AbortSignal): Promise<void> {
-    const untilMs = performance.now() + CONNECT_TIMEOUT_MS;
-    while (!this.#connections.get(site)?.hello) {
+  async connected(site: string, signal?: AbortSignal, timeoutMs = CONNECT_TIMEOUT_MS): Promise<void> {
+    const untilMs = performance.now() + timeoutMs;
+    while (!this.isConnected(site)) {
       if (performance.now() > untilMs)
         throw failSite('SITE_NOT_CONNECTED', `${site}: ${this.#errors.get(site)?.message ?? 'no answer'}`);
       await sleep(CONNECT_POLL_MS, signal);
@@ -166,9 +213,15 @@ export class Peers {
     return performance.now() - sinceMs;
   }
 
-  dialAddress(site: string): Address | undefined {
-    const configured = this.#options.config.link.dial.find((entry) => entry.site === site)?.address;
-    return configured ?? this.#addresses.get(site);
+  /** What this site dials to reach the other; nothing if it is the other that does. */
+  dialAddress(site: string): PeerAddress | undefined {
+    if (this.#connections.get(site)?.direction === 'accepted')
+      return this.relayFor(site) ? undefined : this.#configured(site);
+    return this.#addresses.get(site) ?? this.#configured(site);
+  }
+
+  #configured(site: string): Address | undefined {
+    return this.#options.config.link.dial.find((entry) => entry.site === site)?.address;
   }
 
   list(): SiteView[] {
@@ -178,14 +231,14 @@ export class Peers {
 
   #view(site: string): SiteView {
     const connection = this.#connections.get(site);
-    const address = this.dialAddress(site);
+    const address = this.dialAddress(site) ?? this.relayFor(site);
     const error = connection ? undefined : this.#errors.get(site);
     return {
       id: site,
       self: false,
       connected: connection !== undefined,
       direction: connection?.direction ?? null,
-      address: address ? formatAddress(address) : null,
+      address: address ? addressText(address) : null,
       connectedSinceMs: connection?.sinceMs ?? null,
       qemuVersion: connection?.hello?.qemuVersion ?? null,
       accelerator: connection?.hello?.accelerator ?? null,
@@ -194,7 +247,11 @@ export class Peers {
   }
 
   async close(): Promise<void> {
+    await this.#relayed.close();
     await Promise.all([...this.#clients.values()].map((client) => client[Symbol.asyncDispose]()));
     await this.#server?.[Symbol.asyncDispose]();
   }
 }
+
+const addressText = (address: PeerAddress): string =>
+  address.relay === undefined ? formatAddress(address) : `${formatAddress(address)} (relay ${address.relay})`;

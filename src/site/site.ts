@@ -2,6 +2,8 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { ResidueStore } from '../content/residue/store.ts';
+import { RelayServer } from '../link/relay/server.ts';
+import type { TlsMaterial } from '../link/tls.ts';
 import type { Logger } from 'pino';
 import { apiServer, listenApi } from './api/server.ts';
 import type { SiteStatus, SiteView, VmView } from './api/messages.ts';
@@ -50,6 +52,7 @@ export class Site {
   readonly #startedAtMs = Date.now();
   readonly #lock: Disposable;
   #peers: Peers | undefined;
+  #relay: RelayServer | undefined;
   #gateway: GatewayProcess | undefined;
   #api: FastifyInstance | undefined;
 
@@ -85,6 +88,7 @@ export class Site {
       log,
       peer: (site: string) => this.peers.get(site),
       dialAddress: (site: string) => this.peers.dialAddress(site),
+      relayFor: (site: string) => this.peers.relayFor(site),
     };
     this.pushes = new PushManager({
       ...common,
@@ -142,7 +146,7 @@ export class Site {
     }
   }
 
-  async #connect(tls: Parameters<typeof Peers.start>[0]['tls']): Promise<void> {
+  async #connect(tls: TlsMaterial): Promise<void> {
     const { config, paths, log, migrations } = this;
     const { version, accelerator } = this.vms.facts;
     this.#peers = await Peers.start({
@@ -165,8 +169,16 @@ export class Site {
           .catch((error: unknown) => log.error({ err: error, peer: site }, 'migration'));
       },
     });
-    const { listen } = config.link;
+    const { listen, relay } = config.link;
     if (!listen) return;
+    if (relay) {
+      this.#relay = await RelayServer.listen({
+        socketDir: paths.linkDir,
+        tls,
+        onRelayed: (from, to, route) => log.info({ from, to, route }, 'relayed'),
+        onRefused: (error) => log.warn({ err: error.message }, 'relay: a connection was refused'),
+      });
+    }
     this.#gateway = await GatewayProcess.start({
       listen,
       log,
@@ -184,6 +196,12 @@ export class Site {
   get peers(): Peers {
     if (!this.#peers) throw new Error('the site is not connected yet');
     return this.#peers;
+  }
+
+  /** This site has another certificate: from the next connection on. Movers read the files themselves. */
+  renew(tls: TlsMaterial): void {
+    this.peers.renew(tls);
+    this.#relay?.renew(tls);
   }
 
   /** The HTTP side, for tests that inject requests. */
@@ -281,6 +299,7 @@ export class Site {
     await this.#api?.close();
     await this.pushes.close();
     await this.#gateway?.close(endGateway);
+    await this.#relay?.[Symbol.asyncDispose]();
     await this.#peers?.close();
     await this.builds.close();
     await this.migrations.detach();

@@ -43,6 +43,7 @@ export class FakeAgent {
       log: quietLog,
       peer: (site) => this.#peer(site),
       dialAddress: (site) => config.link.dial.find((d) => d.site === site)?.address,
+      relayFor: () => undefined,
       closing: this.#closing.signal,
       timeouts: { ...timeouts, prepareMs: 5000, callMs: 5000 },
     });
@@ -124,7 +125,7 @@ export async function fakePair(
 ): Promise<{ center: FakeAgent; ap1: FakeAgent }> {
   const listening = await fakeConfig(dir, 'center', '127.0.0.1:7411');
   const dialling = await fakeConfig(dir, 'ap1');
-  dialling.link = { dial: [{ site: 'center', address: { host: '127.0.0.1', port: 7411 } }] };
+  dialling.link = { relay: false, dial: [{ site: 'center', address: { host: '127.0.0.1', port: 7411 } }] };
   const center = await startAgent(listening, new FakeHost(), options.sourceMoverMs);
   const ap1 = await startAgent(dialling, new FakeHost(), options.sourceMoverMs);
   introduce(center, ap1);

@@ -28,6 +28,7 @@ export const inventory = (site: string, host: string, images: string[] = [IMAGE]
   qemuVersion: '7.2',
   accelerator: 'tcg',
   address: null,
+  relay: false,
   images,
   templates: [],
 });

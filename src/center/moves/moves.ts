@@ -244,9 +244,11 @@ export class Moves {
   async #migrate(active: Active, signal: AbortSignal): Promise<MigrationView> {
     const { plane, log } = this.#options;
     const { move, vm, from, to, requestedAtMs } = active.record;
+    let hasBegun = false;
     const end = awaitMigration(plane, active.record, {
       signal,
       log,
+      hasBegun: () => hasBegun,
       onProgress: (view) => {
         active.migration = view;
         this.#tell(active);
@@ -270,6 +272,7 @@ export class Moves {
       // it may have heard us all the same: then it tells, or knows when asked
       if (!['CONTROL_NO_ANSWER', 'CONTROL_UNREACHABLE'].includes(errorCode(error))) throw error;
     }
+    hasBegun = true;
     return end;
   }
 

@@ -10,6 +10,14 @@ import type { MigrationView } from '../../site/api/messages.ts';
 import { MOVE_LOST_MS, MOVE_POLL_MS } from '../constants.ts';
 import { failCenter } from '../errors.ts';
 
+export interface AwaitOptions {
+  signal: AbortSignal;
+  log: Logger;
+  /** The source has been asked to begin, and has answered or may have. Before that nobody need know of it. */
+  hasBegun: () => boolean;
+  onProgress: (view: MigrationView) => void;
+}
+
 /**
  * Follows the migration of a move to its end. Its source tells of it; that word may get lost, so it is asked, too, and
  * where the source is gone its target.
@@ -18,7 +26,7 @@ import { failCenter } from '../errors.ts';
 export async function awaitMigration(
   plane: ControlPlane,
   move: MoveRecord,
-  options: { signal: AbortSignal; log: Logger; onProgress: (view: MigrationView) => void },
+  options: AwaitOptions,
 ): Promise<MigrationView> {
   const { connection } = plane;
   const { signal, onProgress } = options;
@@ -26,7 +34,7 @@ export async function awaitMigration(
   const ended = new AbortController();
   const stop = AbortSignal.any([signal, ended.signal]);
   try {
-    return await Promise.race([listen(), poll(plane, move, stop, onProgress)]);
+    return await Promise.race([listen(), poll(plane, move, stop, options)]);
   } finally {
     ended.abort();
     told.unsubscribe();
@@ -48,12 +56,13 @@ async function poll(
   plane: ControlPlane,
   move: MoveRecord,
   signal: AbortSignal,
-  onProgress: (view: MigrationView) => void,
+  { hasBegun, onProgress }: AwaitOptions,
 ): Promise<MigrationView> {
   let heardAtMs = performance.now();
   let unknown = 0;
   for (;;) {
     await sleep(MOVE_POLL_MS, signal);
+    const wasBegun = hasBegun();
     const views = await Promise.allSettled(
       [move.from.host, move.to.host]
         .filter((host) => host !== null)
@@ -76,8 +85,8 @@ async function poll(
       onProgress(source.value);
       if (!source.value.active) return source.value;
     } else if (target?.status === 'fulfilled' && !target.value.active) return target.value;
-    if (codes.every((code) => code === 'MIGRATE_UNKNOWN')) unknown += 1;
-    // a host that has just been asked to start it writes it down at once: who does not know it never will
+    if (wasBegun && codes.every((code) => code === 'MIGRATE_UNKNOWN')) unknown += 1;
+    // a host that has answered has written it down: who does not know it then never will
     if (unknown > 1)
       throw views[0]?.status === 'rejected' ? views[0].reason : failCenter('MOVE_LOST', move.move);
     if (codes.includes('')) heardAtMs = performance.now();

@@ -65,7 +65,7 @@ export async function writeNode(
           `id: ${node}`,
           'dataDir: ./data',
           host.imageDir === undefined ? undefined : `imageDir: ${host.imageDir}`,
-          `link: { listen: "${host.listen}"${host.advertise === undefined ? '' : `, advertise: "${host.advertise}"`} }`,
+          linkOf(host, site === center),
           control,
           capacityOf(host),
           host.accelerator === undefined ? undefined : `accelerator: ${host.accelerator}`,
@@ -73,6 +73,16 @@ export async function writeNode(
         );
   await writeFile(file, text, { mode: 0o600 });
   return file;
+}
+
+/** Hosts of the center can be reached by all: others that cannot reach each other meet there. */
+function linkOf({ listen, advertise }: HostSettings, relay: boolean): string {
+  const parts = [
+    `listen: "${listen}"`,
+    advertise === undefined ? undefined : `advertise: "${advertise}"`,
+    relay ? 'relay: true' : undefined,
+  ].filter((part) => part !== undefined);
+  return `link: { ${parts.join(', ')} }`;
 }
 
 function capacityOf({ memoryMiB, vms }: HostSettings): string | undefined {

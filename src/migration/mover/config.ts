@@ -9,15 +9,22 @@ import { migrationStates, type MigrationState } from '../state.ts';
 export const linkConfigSchema = z.discriminatedUnion('mode', [
   z.object({
     mode: z.literal('dial'),
-    /** The other site's gateway, or (without a route) the other mover itself. */
+    /** The other site's gateway, or that of `relay`, or (without a route) the other mover itself. */
     address: z.union([
-      z.object({ host: z.string(), port: z.number().int() }),
+      z.object({ host: z.string(), port: z.number().int(), relay: z.string().optional() }),
       z.object({ path: z.string() }),
     ]),
     route: z.string().optional(),
   }),
-  /** The gateway splices route `<basename of socketPath without .sock>` to this socket. */
-  z.object({ mode: z.literal('listen'), socketPath: z.string() }),
+  /**
+   * The gateway splices route `<basename of socketPath without .sock>` to this socket; a peer that cannot reach it comes through
+   * the gateway of `relay`.
+   */
+  z.object({
+    mode: z.literal('listen'),
+    socketPath: z.string(),
+    relay: z.object({ host: z.string(), port: z.number().int(), relay: z.string() }).optional(),
+  }),
 ]);
 
 /** PEM files. */

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { dialLink } from '../../link/dial.ts';
 import { acceptLink } from '../../link/listener.ts';
 import type { LinkSession, MessageHandler } from '../../link/types.ts';
@@ -24,6 +25,9 @@ export async function openLink(
     lossTimeoutMs: config.linkLossTimeoutMs,
     connectTimeoutMs: CONNECT_TIMEOUT_MS,
   };
-  if (link.mode === 'listen') return acceptLink({ ...options, socketPath: link.socketPath });
+  if (link.mode === 'listen') {
+    const relay = link.relay && { address: link.relay, route: basename(link.socketPath, '.sock') };
+    return acceptLink({ ...options, socketPath: link.socketPath, relay });
+  }
   return dialLink({ ...options, address: link.address, route: link.route });
 }

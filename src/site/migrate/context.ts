@@ -1,7 +1,11 @@
 import type { Logger } from 'pino';
+import type * as z from 'zod';
 import type { ResidueStore } from '../../content/residue/store.ts';
+import type { RelayAddress } from '../../link/relay/listen.ts';
+import type { linkConfigSchema } from '../../migration/mover/config.ts';
 import type { SiteConfig } from '../config.ts';
 import type { SitePaths } from '../paths.ts';
+import type { PeerAddress } from '../peers.ts';
 import type { PeerRpc, SiteBackends } from '../ports.ts';
 import { moverTls } from '../tls.ts';
 import type { VmManager } from '../vm/manager.ts';
@@ -16,14 +20,32 @@ export interface MigrateContext {
   log: Logger;
   /** The agent of another site. @throws SITE_UNKNOWN, SITE_NOT_CONNECTED */
   peer(site: string): PeerRpc;
-  /** Where this site can dial the other's gateway, if it can. */
-  dialAddress(site: string): { host: string; port: number } | undefined;
+  /** What this site dials to reach the other, if it can: the other's gateway, or one that relays. */
+  dialAddress(site: string): PeerAddress | undefined;
+  /** The gateway through which the other reaches this site, if it cannot reach ours. */
+  relayFor(site: string): RelayAddress | undefined;
   /** A migration has begun or ended here. */
   onActivity?: () => void;
   /** Aborted when this agent ends: movers then run on, and their end is no longer its business. */
   closing: AbortSignal;
   timeouts: { sourceMoverMs: number; prepareMs: number; callMs: number };
 }
+
+/** How a process of this site has its link to one of another site. */
+export function linkTo(
+  context: Pick<MigrateContext, 'dialAddress' | 'relayFor'>,
+  peer: string,
+  dials: boolean,
+  { route, socketPath }: { route: string; socketPath: string },
+): z.infer<typeof linkConfigSchema> {
+  const address = dials ? context.dialAddress(peer) : undefined;
+  if (address) return { mode: 'dial', address, route };
+  return { mode: 'listen', socketPath, relay: context.relayFor(peer) };
+}
+
+/** Whether this site's processes can be reached by those of the other, if they do not dial them. */
+export const canListenFor = (context: Pick<MigrateContext, 'config' | 'relayFor'>, peer: string): boolean =>
+  context.config.link.listen !== undefined || context.relayFor(peer) !== undefined;
 
 /** The fields that both movers' configurations share. */
 export function commonMoverConfig(
@@ -36,7 +58,6 @@ export function commonMoverConfig(
   const { config } = context;
   const migration = context.paths.migration(migrationId);
   const vm = context.paths.vm(vmId);
-  const address = dials ? context.dialAddress(peer) : undefined;
   return {
     migrationId,
     vmId,
@@ -45,9 +66,7 @@ export function commonMoverConfig(
     rpcSocket: migration.rpcSocket,
     logPath: migration.logFile,
     recordPath: migration.recordFile,
-    link: address
-      ? { mode: 'dial' as const, address: { host: address.host, port: address.port }, route: migrationId }
-      : { mode: 'listen' as const, socketPath: migration.linkSocket },
+    link: linkTo(context, peer, dials, { route: migrationId, socketPath: migration.linkSocket }),
     tls: moverTls(config),
     qmpSocket: vm.moverQmp,
     streamSocket: migration.streamSocket,

@@ -86,6 +86,17 @@ export class MigrationManager {
     return this.#rates.get(peer);
   }
 
+  /** The sites to which VMs of this one move now. */
+  activePeers(): string[] {
+    return [
+      ...new Set(
+        this.#active()
+          .filter(({ info }) => info.role === 'source')
+          .map(({ info }) => info.peer),
+      ),
+    ];
+  }
+
   get activeCount(): number {
     return this.#active().length;
   }

@@ -10,7 +10,7 @@ import { failMigrate, failSite } from '../errors.ts';
 import { readJson } from '../json-file.ts';
 import type { StoredVm } from '../vm/store.ts';
 import { contentLogFor, contentOfVm } from './content.ts';
-import { commonMoverConfig, type MigrateContext } from './context.ts';
+import { canListenFor, commonMoverConfig, type MigrateContext } from './context.ts';
 import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import { outcomeSchema, preparedSchema, type Outcome, type Prepare } from './messages.ts';
 
@@ -313,7 +313,7 @@ async function degrade(
 export function checkPeer(context: MigrateContext, peer: string): void {
   if (peer === context.config.id) throw failMigrate('MIGRATE_TO_SELF', peer);
   context.peer(peer);
-  const reachable = context.dialAddress(peer) !== undefined || context.config.link.listen !== undefined;
+  const reachable = context.dialAddress(peer) !== undefined || canListenFor(context, peer);
   if (!reachable)
     throw failSite('SITE_NOT_CONNECTED', `${peer}: no address under link.dial, and no link.listen here`);
 }

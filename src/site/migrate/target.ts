@@ -10,7 +10,7 @@ import type { BaseImage } from '../ports.ts';
 import type { StoredVm } from '../vm/store.ts';
 import type { TargetFacts } from './checks.ts';
 import { contentLogFor, contentOfVm } from './content.ts';
-import { commonMoverConfig, type MigrateContext } from './context.ts';
+import { canListenFor, commonMoverConfig, type MigrateContext } from './context.ts';
 import { asApiError, reportedError, type MigrationEntry } from './entry.ts';
 import type { Prepare } from './messages.ts';
 
@@ -51,7 +51,7 @@ export async function targetFacts(
     migrations,
     migrationsMax: MIGRATIONS_MAX,
     routable: request.sourceDials
-      ? config.link.listen !== undefined
+      ? canListenFor(context, request.source)
       : context.dialAddress(request.source) !== undefined,
   };
 }

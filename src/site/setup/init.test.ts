@@ -10,8 +10,11 @@ it('sets two sites up that fit each other, in two calls', async () => {
   const center = await initSite({ id: 'center', dir: dir.file('center'), listen: '0.0.0.0:7999' });
   const ap = await addSite({ id: 'ap1', dir: dir.file('ap1'), ca: dir.file('center') });
   const [a, b] = [loadConfig(center.config), loadConfig(ap.config)];
-  expect(a.link).toEqual({ listen: { host: '0.0.0.0', port: 7999 }, dial: [] });
-  expect(b.link).toEqual({ dial: [{ site: 'center', address: { host: '127.0.0.1', port: 7999 } }] });
+  expect(a.link).toEqual({ listen: { host: '0.0.0.0', port: 7999 }, relay: false, dial: [] });
+  expect(b.link).toEqual({
+    relay: false,
+    dial: [{ site: 'center', address: { host: '127.0.0.1', port: 7999 } }],
+  });
   expect((await loadTls(a.tls, 'center')).ca).toBe((await loadTls(b.tls, 'ap1')).ca);
   expect((await stat(b.tls.key)).mode & 0o777).toBe(0o600);
   expect((await stat(`${center.ca}/ca.key`)).mode & 0o777).toBe(0o600);

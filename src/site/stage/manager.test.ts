@@ -97,6 +97,7 @@ beforeEach(async () => {
     paths: sitePaths({ dataDir: folder, runtimeDir: folder, imageDir: folder }),
     log: pino({ enabled: false }),
     dialAddress: () => ({ host: 'there', port: 7411 }),
+    relayFor: () => undefined,
     peer: (site) => {
       if (site === 'nowhere') throw failSite('SITE_UNKNOWN', site);
       return {

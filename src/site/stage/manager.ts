@@ -15,7 +15,7 @@ import {
 } from '../constants.ts';
 import { failSite } from '../errors.ts';
 import { newPushId } from '../ids.ts';
-import type { MigrateContext } from '../migrate/context.ts';
+import { canListenFor, linkTo, type MigrateContext } from '../migrate/context.ts';
 import { asApiError } from '../migrate/entry.ts';
 import { parseParams } from '../migrate/params.ts';
 import { moverTls } from '../tls.ts';
@@ -34,7 +34,7 @@ import { type ArtefactStores, checkSpace, spaceFor } from './stores.ts';
 
 /** What pushes need of their site. */
 export interface StageContext
-  extends Pick<MigrateContext, 'config' | 'paths' | 'log' | 'peer' | 'dialAddress'> {
+  extends Pick<MigrateContext, 'config' | 'paths' | 'log' | 'peer' | 'dialAddress' | 'relayFor'> {
   readonly stores: ArtefactStores;
   readonly prepareTimeoutMs: number;
   /** Lets go of what is kept for convenience until so much is free. */
@@ -65,7 +65,7 @@ export class PushManager {
     const { config, stores } = this.#context;
     if (to === config.id) throw fail('STAGE_TO_SELF', to);
     this.#context.peer(to);
-    if (this.#context.dialAddress(to) === undefined && config.link.listen === undefined)
+    if (this.#context.dialAddress(to) === undefined && !canListenFor(this.#context, to))
       throw failSite('SITE_NOT_CONNECTED', `${to}: no address under link.dial, and no link.listen here`);
     const { folder, manifest } = await stores[kind].get(what);
     const artefact = artefactKinds[kind].parse(manifest);
@@ -255,14 +255,11 @@ export class PushManager {
     entry.cancelled.signal.throwIfAborted();
     const { config, paths, startProcess = startStageProcess } = this.#context;
     const { role, pushId, peer, kind, artefact } = entry.info;
-    const address = dials ? this.#context.dialAddress(peer) : undefined;
     const stage: StageConfig = {
       role,
       pushId,
       peerSiteId: peer,
-      link: address
-        ? { mode: 'dial', address: { host: address.host, port: address.port }, route: pushId }
-        : { mode: 'listen', socketPath: paths.linkSocket(pushId) },
+      link: linkTo(this.#context, peer, dials, { route: pushId, socketPath: paths.linkSocket(pushId) }),
       tls: moverTls(config),
       linkLossTimeoutMs,
       kind,
