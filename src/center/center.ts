@@ -20,6 +20,7 @@ import { makeRuntimeDir, removeRuntimeDir } from '../site/paths.ts';
 import { loadTls } from '../site/tls.ts';
 import type { CenterConfig } from './config.ts';
 import { MOVES_PER_HOST, MOVES_PER_LINK } from './constants.ts';
+import { Drains } from './drains.ts';
 import { Follow } from './follow.ts';
 import { Moves } from './moves/moves.ts';
 
@@ -34,6 +35,7 @@ export class Center implements AsyncDisposable {
   readonly fleet: Fleet;
   readonly moves: Moves;
   readonly follow: Follow;
+  readonly drains: Drains;
   readonly tracker: PresenceTracker;
   readonly registry: Registry;
   readonly nats: NatsServer | undefined;
@@ -42,7 +44,7 @@ export class Center implements AsyncDisposable {
   private constructor(
     parts: Pick<
       Center,
-      'config' | 'log' | 'plane' | 'fleet' | 'moves' | 'follow' | 'tracker' | 'registry' | 'nats'
+      'config' | 'log' | 'plane' | 'fleet' | 'moves' | 'follow' | 'drains' | 'tracker' | 'registry' | 'nats'
     >,
     stack: AsyncDisposableStack,
   ) {
@@ -52,6 +54,7 @@ export class Center implements AsyncDisposable {
     this.fleet = parts.fleet;
     this.moves = parts.moves;
     this.follow = parts.follow;
+    this.drains = parts.drains;
     this.tracker = parts.tracker;
     this.registry = parts.registry;
     this.nats = parts.nats;
@@ -90,6 +93,8 @@ export class Center implements AsyncDisposable {
     await moves.recover();
     const follow = Follow.start({ fleet, moves, log });
     stack.defer(() => follow.close());
+    const drains = Drains.start({ plane, fleet, moves, center: config.id, log });
+    stack.defer(() => drains.close());
     const tracker = PresenceTracker.start({
       plane,
       log,
@@ -101,7 +106,7 @@ export class Center implements AsyncDisposable {
     stack.defer(() => tracker.close());
     log.info({ nats: nats?.pid }, 'center ready');
     return new Center(
-      { config, log, plane, fleet, moves, follow, tracker, registry: registry.registry, nats },
+      { config, log, plane, fleet, moves, follow, drains, tracker, registry: registry.registry, nats },
       stack.move(),
     );
   }

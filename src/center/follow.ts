@@ -4,13 +4,9 @@ import { asCloudapError } from '../base/errors.ts';
 import type { Fleet } from '../control/fleet.ts';
 import type { Assignment } from '../control/messages.ts';
 import { decide, type Decision } from '../schedule/decide.ts';
-import { FOLLOW_BACKOFF_MAX_MS, FOLLOW_BACKOFF_MS, FOLLOW_SWEEP_MS } from './constants.ts';
+import { Backoff } from './backoff.ts';
+import { FOLLOW_SWEEP_MS } from './constants.ts';
 import type { Moves } from './moves/moves.ts';
-
-interface Failure {
-  readonly attempts: number;
-  readonly againAtMs: number;
-}
 
 export interface FollowOptions {
   fleet: Fleet;
@@ -24,7 +20,7 @@ export interface FollowOptions {
  */
 export class Follow {
   readonly #options: FollowOptions;
-  readonly #failures = new Map<string, Failure>();
+  readonly #backoff = new Backoff();
   /** The last decision on each VM, for people. */
   readonly #decisions = new Map<string, Decision>();
   /** When the presence arose that a user's VMs have not followed yet. */
@@ -64,7 +60,7 @@ export class Follow {
     this.#since.set(user, atMs);
     for (const assignment of this.#options.fleet.assignments()) {
       if (assignment.user !== user) continue;
-      this.#failures.delete(assignment.vm);
+      this.#backoff.forget(assignment.vm);
       this.#look(assignment.vm);
     }
   }
@@ -106,7 +102,7 @@ export class Follow {
     if (!record || record.site === decision.site) return;
     // a VM that stands still has nothing to move, and one that is being handed over is somebody's business already
     if (record.status !== 'running' || record.ownership !== 'owned') return;
-    if ((this.#failures.get(vm)?.againAtMs ?? 0) > Date.now()) return;
+    if (!this.#backoff.mayTry(vm, Date.now())) return;
     const whereabouts = fleet.whereabouts(user)?.site ?? null;
     const requestedAtMs = Math.min(Date.now(), this.#since.get(user) ?? Date.now());
     this.#since.delete(user);
@@ -134,13 +130,8 @@ export class Follow {
   }
 
   #ended(vm: string, well: boolean): void {
-    if (well) {
-      this.#failures.delete(vm);
-      return;
-    }
-    const attempts = (this.#failures.get(vm)?.attempts ?? 0) + 1;
-    const waitMs = Math.min(FOLLOW_BACKOFF_MAX_MS, FOLLOW_BACKOFF_MS * 2 ** (attempts - 1));
-    this.#failures.set(vm, { attempts, againAtMs: Date.now() + waitMs });
+    if (well) this.#backoff.forget(vm);
+    else this.#backoff.failed(vm, Date.now());
   }
 
   async close(): Promise<void> {

@@ -43,6 +43,7 @@ export function snapshot(
     host,
     site,
     alive: true,
+    draining: false,
     heartbeat: { ...beat, used: { ...beat.used, ...used } },
     inventory: inventory(site, host),
     reservations: [],

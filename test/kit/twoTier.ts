@@ -31,8 +31,12 @@ export async function twoTier(dir: TempDir, aps: number, hostsPerSite = 1): Prom
 }
 
 /** Makes a VM of the CI guest for a user with a device, and waits until its workload answers. */
-export async function deskOf(system: TwoTier, user: string): Promise<string> {
-  const body = { name: `desk-${user}`, user, image: 'ci' };
+export async function deskOf(
+  system: TwoTier,
+  user: string,
+  machine: { memoryMiB?: number; name?: string } = {},
+): Promise<string> {
+  const body = { name: `desk-${user}`, user, image: 'ci', ...machine };
   const made = await system.center.json('POST', '/vms', vmViewSchema, { body, timeoutMs: 0 });
   await system.center.json('PUT', `/devices/phone-${user}`, deviceViewSchema, { body: { user } });
   return made.id;

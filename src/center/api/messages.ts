@@ -44,6 +44,7 @@ export const hostViewSchema = z.object({
   host: nodeIdSchema,
   site: nodeIdSchema,
   alive: z.boolean(),
+  draining: z.boolean(),
   heartbeat: heartbeatSchema,
   inventory: inventorySchema.nullable(),
 });
@@ -127,3 +128,34 @@ export const postPresenceSchema = z.strictObject({
 
 /** GET /users */
 export const userListSchema = z.array(whereaboutsSchema);
+
+/** POST /sites/:site/rebalance */
+export const rebalanceSchema = z.strictObject({ dryRun: z.boolean().default(false) });
+export const rebalancedSchema = z.array(
+  z.object({
+    vm: z.string(),
+    name: z.string(),
+    from: nodeIdSchema,
+    to: nodeIdSchema,
+    reason: z.string(),
+    move: moveRecordSchema.nullable(),
+    problem: z.string().nullable(),
+  }),
+);
+
+/** GET, PUT, DELETE /sites/:site/hosts/:host/drain */
+export const drainViewSchema = z.object({
+  site: nodeIdSchema,
+  host: nodeIdSchema,
+  draining: z.boolean(),
+  left: z.array(
+    z.object({
+      vm: z.string(),
+      name: z.string(),
+      status: z.string(),
+      move: z.string().nullable(),
+      why: z.string().nullable(),
+    }),
+  ),
+});
+export type DrainAnswer = z.infer<typeof drainViewSchema>;

@@ -17,6 +17,7 @@ import type { Center } from '../center.ts';
 import { MOVES_LISTED, VM_CREATE_TIMEOUT_MS, VM_REQUEST_TIMEOUT_MS } from '../constants.ts';
 import { failCenter } from '../errors.ts';
 import { followMove } from './follow-move.ts';
+import { scheduleRoutes } from './schedule-routes.ts';
 import {
   createCenterVmSchema,
   createMoveSchema,
@@ -47,6 +48,7 @@ export async function serveCenter(center: Center, socketPath: string): Promise<F
   moveRoutes(server, center);
   presenceRoutes(server, center);
   registryRoutes(server, center);
+  scheduleRoutes(server, center);
   await rm(socketPath, { force: true });
   await server.listen({ path: socketPath });
   return server;
@@ -76,15 +78,17 @@ function lookRoutes(server: FastifyInstance, { config, fleet, moves, nats, plane
     const before = await plane.buckets.sites.get(site);
     const tier = site === config.id ? ('center' as const) : ('ap' as const);
     const createdAtMs = before?.value.createdAtMs ?? Date.now();
-    const record = { version: 1 as const, site, tier, label, strategy, createdAtMs };
+    const draining = before?.value.draining ?? [];
+    const record = { version: 1 as const, site, tier, label, strategy, draining, createdAtMs };
     await plane.buckets.sites.put(site, record);
     return record;
   });
   server.get('/hosts', (): HostView[] =>
-    fleet.hosts().map(({ host, site, alive, heartbeat, inventory }) => ({
+    fleet.hosts().map(({ host, site, alive, draining, heartbeat, inventory }) => ({
       host,
       site,
       alive,
+      draining,
       heartbeat,
       inventory: inventory ?? null,
     })),
@@ -176,7 +180,7 @@ async function placeNew(
     // by name: any host that is alive and roomy; it says itself if it does not have the image
     const [host] = fleet
       .hosts(site)
-      .filter(({ alive }) => alive)
+      .filter(({ alive, draining }) => alive && !draining)
       .toSorted((a, b) => free(b) - free(a));
     if (!host) throw failCenter('SITE_HAS_NO_HOST', site);
     return host.host;

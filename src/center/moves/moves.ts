@@ -74,6 +74,7 @@ export const newMoveId = (): string => `mig-${randomBytes(6).toString('hex')}`;
 export class Moves {
   readonly #options: MovesOptions;
   readonly #active = new Map<string, Active>();
+  readonly #activeByVm = new Map<string, Active>();
   readonly #ended = new Map<string, MoveRecord>();
   readonly #listeners = new Set<(view: MoveView) => void>();
   readonly #closing = new AbortController();
@@ -100,7 +101,7 @@ export class Moves {
   }
 
   activeOf(vm: string): MoveView | undefined {
-    return [...this.#active.values()].find(({ record }) => record.vm === vm);
+    return this.#activeByVm.get(vm);
   }
 
   /** Those under way first, then the latest. */
@@ -148,6 +149,7 @@ export class Moves {
       to: { site: toSite, host: toHost ?? null },
       cause: wanted.cause,
       reason: wanted.reason,
+      hostReason: null,
       state: 'queued',
       requestedAtMs: wanted.requestedAtMs ?? Date.now(),
       startedAtMs: null,
@@ -185,6 +187,7 @@ export class Moves {
     const { promise, resolve } = Promise.withResolvers<void>();
     const active = { record, migration: undefined, abort, ended: promise, written };
     this.#active.set(record.move, active);
+    this.#activeByVm.set(record.vm, active);
     const signal = AbortSignal.any([abort.signal, this.#closing.signal]);
     void written
       .then(() => this.#run(active, signal))
@@ -200,16 +203,20 @@ export class Moves {
     if (active.record.state === 'queued')
       await this.#step(active, { state: 'placing', startedAtMs: Date.now() });
     if (active.record.state === 'placing') {
-      const host = await this.#place(active.record, signal);
+      const { host, reason } = await this.#place(active.record, signal);
       signal.throwIfAborted();
-      await this.#step(active, { state: 'migrating', to: { site: to.site, host } });
+      await this.#step(active, {
+        state: 'migrating',
+        to: { site: to.site, host },
+        hostReason: reason,
+      });
     }
     const view = await this.#migrate(active, signal);
     await this.#settle(active, view);
   }
 
   /** The target's site chooses one of its hosts and holds the room there. */
-  async #place(record: MoveRecord, signal: AbortSignal): Promise<string> {
+  async #place(record: MoveRecord, signal: AbortSignal): Promise<Placed> {
     const vm = this.#options.locate(record.vm);
     if (!vm) throw failCenter('MOVE_VM_UNKNOWN', record.vm);
     const { plane } = this.#options;
@@ -226,13 +233,7 @@ export class Moves {
     };
     for (let attempt = 1; ; attempt += 1) {
       try {
-        const placed: Placed = await request(
-          plane.connection,
-          siteSubject(record.to.site, 'place'),
-          place,
-          placedSchema,
-        );
-        return placed.host;
+        return await request(plane.connection, siteSubject(record.to.site, 'place'), place, placedSchema);
       } catch (error) {
         // its agent may be starting
         if (errorCode(error) !== 'CONTROL_NO_ANSWER' || attempt === PLACE_ATTEMPTS) throw error;
@@ -337,6 +338,7 @@ export class Moves {
   #finish(active: Active): void {
     const { record } = active;
     this.#active.delete(record.move);
+    if (this.#activeByVm.get(record.vm) === active) this.#activeByVm.delete(record.vm);
     this.#keep(record);
     this.#tell(active);
     const { plane, log } = this.#options;

@@ -11,6 +11,7 @@ import { agentLog, signalled } from '../kit/run-agent.ts';
 import * as change from './change.ts';
 import * as look from './look.ts';
 import * as registry from './registry.ts';
+import * as schedule from './schedule.ts';
 
 export default function center(context: CliContext): Command {
   const group = command(
@@ -34,13 +35,16 @@ export default function center(context: CliContext): Command {
     look.vms,
     look.devices,
     look.users,
-    look.moves,
+    schedule.moves,
     change.site,
     change.vm,
     change.rm,
     change.device,
     change.move,
     change.abort,
+    schedule.rebalance,
+    schedule.drain,
+    schedule.undrain,
     registry.token,
     registry.tokens,
     registry.nodes,

@@ -5,7 +5,6 @@ import {
   centerVmSchema,
   deviceViewSchema,
   hostViewSchema,
-  moveViewSchema,
   userListSchema,
 } from '../../center/api/messages.ts';
 import { siteRecordSchema } from '../../control/messages.ts';
@@ -41,10 +40,10 @@ export const status = look('status', 'what the center has and does', '/status', 
 
 export const hosts = look('hosts', 'the hosts of all sites', '/hosts', z.array(hostViewSchema), (all) => [
   ['host', 'site', 'state', 'vms', 'memory MiB', 'cpu', 'images'],
-  ...all.map(({ host, site: at, alive, heartbeat: { capacity, used, cpuLoad }, inventory }) => [
+  ...all.map(({ host, site: at, alive, draining, heartbeat: { capacity, used, cpuLoad }, inventory }) => [
     host,
     at,
-    alive ? 'alive' : 'silent',
+    `${alive ? 'alive' : 'silent'}${draining ? ', drained' : ''}`,
     `${used.vms}/${capacity.vms}`,
     `${used.memoryMiB}/${capacity.memoryMiB}`,
     `${Math.round(100 * cpuLoad)} %`,
@@ -86,22 +85,3 @@ export const users = look('users', 'where users are', '/users', userListSchema, 
     new Date(sinceMs).toISOString(),
   ]),
 ]);
-
-export const moves = look(
-  'moves',
-  'moves under way, then the latest',
-  '/moves',
-  z.array(moveViewSchema),
-  (all) => [
-    ['move', 'vm', 'from', 'to', 'state', 'switch ms', 'why'],
-    ...all.map(({ record: r }) => [
-      r.move,
-      r.name,
-      r.from.host,
-      r.to.host ?? r.to.site,
-      r.state,
-      r.figures ? `${Math.round(r.figures.switchTimeMs)}` : '',
-      r.error?.message ?? r.reason,
-    ]),
-  ],
-);
