@@ -7,15 +7,21 @@ import {
   type CenterVm,
   type MoveAnswer,
 } from '../../src/center/api/messages.ts';
+import type { SystemPlan } from '../../src/center/setup/system.ts';
 import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import { TwoTier } from '../../src/lab/two-tier.ts';
-import { vmViewSchema, type VmView } from '../../src/site/api/messages.ts';
+import { vmViewSchema } from '../../src/site/api/messages.ts';
 import { freePort } from './nats.ts';
 import { cli } from './siteProcess.ts';
 import type { TempDir } from './tempdir.ts';
 
 /** A two-tier system with the CI guest staged at every host. */
-export async function twoTier(dir: TempDir, aps: number, hostsPerSite = 1): Promise<TwoTier> {
+export async function twoTier(
+  dir: TempDir,
+  aps: number,
+  hostsPerSite = 1,
+  change: Pick<SystemPlan, 'host'> = {},
+): Promise<TwoTier> {
   const system = await TwoTier.start({
     dir: dir.file('up'),
     aps,
@@ -23,6 +29,7 @@ export async function twoTier(dir: TempDir, aps: number, hostsPerSite = 1): Prom
     memoryMiB: 1024,
     accelerator: 'tcg',
     port: freePort,
+    ...change,
   });
   const [config = ''] = system.files.hosts.values();
   const built = await cli(['image', 'build', 'ci'], { config });
@@ -34,7 +41,7 @@ export async function twoTier(dir: TempDir, aps: number, hostsPerSite = 1): Prom
 export async function deskOf(
   system: TwoTier,
   user: string,
-  machine: { memoryMiB?: number; name?: string } = {},
+  machine: { memoryMiB?: number; name?: string; homeSite?: string } = {},
 ): Promise<string> {
   const body = { name: `desk-${user}`, user, image: 'ci', ...machine };
   const made = await system.center.json('POST', '/vms', vmViewSchema, { body, timeoutMs: 0 });
@@ -66,16 +73,6 @@ export async function settledAt(system: TwoTier, id: string, site: string): Prom
     }
     await sleep(100);
   }
-}
-
-/** What each host that answers says of a VM. */
-export async function views(system: TwoTier, id: string): Promise<VmView[]> {
-  const found = await Promise.all(
-    [...system.files.hosts.keys()].map((host) =>
-      (async () => system.host(host).json('GET', `/vms/${id}`, vmViewSchema))().catch(() => undefined),
-    ),
-  );
-  return found.filter((view) => view !== undefined);
 }
 
 /** The guest's own check of every block and page that it wrote. */
