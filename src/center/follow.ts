@@ -110,7 +110,7 @@ export class Follow {
       vm,
       toSite: decision.site,
       user,
-      cause: whereabouts === decision.site ? 'presence' : 'leave',
+      cause: assignment.follow && whereabouts !== null ? 'presence' : 'leave',
       reason: decision.reason,
       requestedAtMs: Date.now() - requestedAtMs > FOLLOW_SWEEP_MS ? Date.now() : requestedAtMs,
     });

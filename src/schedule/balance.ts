@@ -111,10 +111,12 @@ interface Step {
   readonly fromAfter: Load;
   readonly toAfter: Load;
   readonly gain: number;
+  /** How full the target is afterwards. */
+  readonly taken: number;
   readonly reason: string;
 }
 
-/** The move away from a host that helps most; among equals that of the least memory, which is the cheapest. */
+/** The move away from a host that helps most; among equals to the emptiest, and of the least memory, which is the cheapest. */
 function bestStep(
   from: BalanceHost,
   vms: readonly BalanceVm[],
@@ -135,7 +137,7 @@ function bestStep(
       const gain = fromBefore - Math.max(left, taken);
       if (gain < BALANCE_GAIN_MIN) continue;
       const reason = `${from.host} is ${percent(fromBefore)} full and ${to.host} ${percent(fullness(to, there))}: ${percent(left)} and ${percent(taken)} afterwards`;
-      const step: Step = { vm, from, to, fromAfter, toAfter, gain, reason };
+      const step: Step = { vm, from, to, fromAfter, toAfter, gain, taken, reason };
       if (!best || isBetter(step, best)) best = step;
     }
   }
@@ -144,6 +146,7 @@ function bestStep(
 
 function isBetter(a: Step, b: Step): boolean {
   if (a.gain !== b.gain) return a.gain > b.gain;
+  if (a.taken !== b.taken) return a.taken < b.taken;
   if (a.vm.memoryMiB !== b.vm.memoryMiB) return a.vm.memoryMiB < b.vm.memoryMiB;
   return a.vm.vm + a.to.host < b.vm.vm + b.to.host;
 }
