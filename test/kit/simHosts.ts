@@ -11,7 +11,7 @@ import { migrateSchema } from '../../src/host/messages.ts';
 import { SiteAgent } from '../../src/host/site-agent.ts';
 import { MoveQueue } from '../../src/schedule/queue.ts';
 import type { MigrationView } from '../../src/site/api/messages.ts';
-import { heartbeat, IMAGE, inventory } from './hosts.ts';
+import { heartbeat, inventory, vmRecord } from './hosts.ts';
 import { silent, testNats, type TestNats } from './nats.ts';
 
 const BEAT_MS = 50;
@@ -132,26 +132,7 @@ export class SimSystem implements AsyncDisposable {
         homeSite: home,
         createdAtMs: 1,
       });
-    const record: VmRecord = {
-      version: 1,
-      vm,
-      name,
-      host,
-      site,
-      status: 'running',
-      generation: 1,
-      ownership: 'owned',
-      image: IMAGE,
-      template: null,
-      cpus: 1,
-      memoryMiB,
-      diskMiB: 0,
-      accelerator: 'tcg',
-      machineType: 'pc',
-      cpuModel: 'qemu64',
-      migration: null,
-      updatedAtMs: Date.now(),
-    };
+    const record = { ...vmRecord(vm), name, host, site, memoryMiB, updatedAtMs: Date.now() };
     await this.#write(record);
     while (this.fleet.vm(vm)?.host !== host) await sleep(5);
     return vm;
