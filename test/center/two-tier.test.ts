@@ -141,6 +141,7 @@ describe('whoever is killed, the VM is at one place, and goes on', () => {
       expect(wires.bytes).toBeGreaterThan(0);
       // it has seen what it is to judge: a VM that has two QEMUs while it moves
       expect(watch.pairs).toBeGreaterThan(0);
+      expect(watch.ran).toBeGreaterThan(0);
     },
     300_000 * rounds,
   );
