@@ -67,8 +67,20 @@ test('a drained host gives its VMs to its site and, where that is full, to the c
   while ((await where()).join() !== 'ap1-h1,ap1-h2') await sleep(100);
 });
 
-test('a host that is not there cannot be drained, and it says so', async () => {
+test('what is not there can be neither drained nor evened out, and it says so', async () => {
   const no = await cli(['center', 'drain', 'ap1/center-h1', '--center-config', system.files.center]);
   expect(no.code).not.toBe(0);
   expect(no.stderr).toContain('HOST_UNKNOWN');
+  const none = await cli(['center', 'rebalance', 'mars', '--center-config', system.files.center]);
+  expect(none.code).not.toBe(0);
+  expect(none.stderr).toContain('MOVE_SITE_UNKNOWN');
+  const center = await cli([
+    'center',
+    'rebalance',
+    'center',
+    '--dry-run',
+    '--center-config',
+    system.files.center,
+  ]);
+  expect(center).toMatchObject({ code: 0, stdout: 'center: nothing would gain by a move\n' });
 });
