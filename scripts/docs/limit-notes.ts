@@ -554,7 +554,7 @@ export const limitNotes: Notes = {
     },
   },
   'src/control/constants.ts': {
-    HEARTBEATS_MISSED_MAX: { crossed: 'the host counts as gone' },
+    SILENT_AFTER_MS: { crossed: 'the host counts as gone' },
     MESSAGE_MAX_BYTES: { crossed: '`CONTROL_TOO_LARGE`' },
     REQUEST_TIMEOUT_MS: { crossed: '`CONTROL_NO_ANSWER`' },
     ANSWERS_KEPT: { crossed: 'the oldest are forgotten' },
@@ -571,6 +571,49 @@ export const limitNotes: Notes = {
     STORE_ATTEMPTS: { crossed: '`CONTROL_UNREACHABLE`' },
   },
   'src/mobility/constants.ts': {
+    WAITING_MAX: { crossed: 'the oldest are dropped' },
+    SOURCE_RESTART_MAX_MS: {
+      crossed: 'it is started again that often',
+      why: 'Longest pause before a source is started again',
+    },
+    HOOK_LINE_MAX_BYTES: {
+      crossed: 'the rest is cut off',
+      test: 'test/mobility/sources.test.ts: passes each call on',
+    },
+    LEASES_MAX_BYTES: { crossed: 'it is not read' },
+    PORTAL_SILENT_MS: {
+      crossed: 'the device has left',
+      test: 'test/mobility/sources.test.ts: a browser is here',
+    },
+    PORTAL_DEVICES_MAX: { crossed: 'the one that was silent longest has left' },
+    DEVICE_TOKEN_TTL_MS: {
+      crossed: '`PRESENCE_TOKEN`',
+      test: 'test/mobility/sources.test.ts: a token that is expired',
+    },
+    DEVICE_TOKEN_TTL_MAX_MS: {
+      crossed: '`API_BAD_REQUEST`',
+      why: 'Longest life of a device’s token that can be asked for',
+    },
+    PRESENCE_BODY_MAX_BYTES: {
+      crossed: '`PRESENCE_BAD_REQUEST`',
+      test: 'test/mobility/sources.test.ts: MEC 028: refuses %s',
+      why: 'Body of a request to a site’s presence service',
+    },
+    PRESENCE_REQUESTS_PER_MINUTE: {
+      crossed: '`PRESENCE_BAD_REQUEST`, status 429',
+      why: 'Requests of one address within a minute',
+    },
+    MEC_STATIONS_MAX: {
+      crossed: '`PRESENCE_BAD_REQUEST`',
+      test: 'test/mobility/sources.test.ts: MEC 028: refuses %s',
+    },
+    MEC_WAITING_MAX: { crossed: 'the oldest are dropped' },
+    MEC_TIMEOUT_MS: { crossed: 'it is tried again', why: 'How long a MEC platform may take to answer' },
+    MEC_ATTEMPTS: {
+      crossed: 'the notification is dropped',
+      test: 'test/mobility/sources.test.ts: MEC 021: a platform is told',
+      why: 'Attempts to tell a MEC platform of a move',
+    },
     LEAVE_GRACE_MS: { crossed: 'the device is nowhere' },
     FLAP_CHANGES: { crossed: 'the device must stay to count' },
     DEVICES_MAX: { crossed: 'further devices are not followed' },
@@ -989,6 +1032,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
     'MOVE_POLL_MS',
     'PLACE_RETRY_MS',
     'FOLLOW_SWEEP_MS',
+    'FOLLOW_SLICE',
     'FOLLOW_BACKOFF_MS',
     'DRAIN_SWEEP_MS',
   ],
@@ -1003,7 +1047,13 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
   ],
   'src/registry/constants.ts': ['RENEWAL_LOOK_MS'],
   'src/host/constants.ts': ['VM_SCAN_MS', 'LINK_PROBE_MS'],
-  'src/mobility/constants.ts': ['FLAP_WINDOW_MS', 'FLAP_SETTLE_MS'],
+  'src/mobility/constants.ts': [
+    'PUBLISH_RETRY_MS',
+    'SOURCE_RESTART_MS',
+    'MEC_RETRY_MS',
+    'FLAP_WINDOW_MS',
+    'FLAP_SETTLE_MS',
+  ],
   'src/schedule/constants.ts': ['RELIEVED_CPU', 'BALANCE_SPREAD_STOP', 'NEARER_BY_MS'],
   'src/site/constants.ts': [
     'CONNECT_POLL_MS',

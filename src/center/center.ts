@@ -22,6 +22,7 @@ import type { CenterConfig } from './config.ts';
 import { MOVES_PER_HOST, MOVES_PER_LINK } from './constants.ts';
 import { Drains } from './drains.ts';
 import { Follow } from './follow.ts';
+import { notifyMoves } from './mec.ts';
 import { Moves } from './moves/moves.ts';
 
 /**
@@ -38,13 +39,25 @@ export class Center implements AsyncDisposable {
   readonly drains: Drains;
   readonly tracker: PresenceTracker;
   readonly registry: Registry;
+  /** Its certificate. */
+  readonly tls: TlsMaterial;
   readonly nats: NatsServer | undefined;
   readonly #stack: AsyncDisposableStack;
 
   private constructor(
     parts: Pick<
       Center,
-      'config' | 'log' | 'plane' | 'fleet' | 'moves' | 'follow' | 'drains' | 'tracker' | 'registry' | 'nats'
+      | 'config'
+      | 'log'
+      | 'plane'
+      | 'fleet'
+      | 'moves'
+      | 'follow'
+      | 'drains'
+      | 'tracker'
+      | 'registry'
+      | 'tls'
+      | 'nats'
     >,
     stack: AsyncDisposableStack,
   ) {
@@ -57,6 +70,7 @@ export class Center implements AsyncDisposable {
     this.drains = parts.drains;
     this.tracker = parts.tracker;
     this.registry = parts.registry;
+    this.tls = parts.tls;
     this.nats = parts.nats;
     this.#stack = stack;
   }
@@ -95,6 +109,7 @@ export class Center implements AsyncDisposable {
     stack.defer(() => follow.close());
     const drains = Drains.start({ plane, fleet, moves, center: config.id, log });
     stack.defer(() => drains.close());
+    if (config.mec) stack.use(notifyMoves({ urls: config.mec.notify, fleet, moves, log }));
     const tracker = PresenceTracker.start({
       plane,
       log,
@@ -106,7 +121,7 @@ export class Center implements AsyncDisposable {
     stack.defer(() => tracker.close());
     log.info({ nats: nats?.pid }, 'center ready');
     return new Center(
-      { config, log, plane, fleet, moves, follow, drains, tracker, registry: registry.registry, nats },
+      { config, log, plane, fleet, moves, follow, drains, tracker, registry: registry.registry, tls, nats },
       stack.move(),
     );
   }

@@ -3,6 +3,7 @@ import { dirname, resolve } from 'node:path';
 import { parseDocument } from 'yaml';
 import * as z from 'zod';
 import { nodeIdSchema } from '../control/messages.ts';
+import { presenceSchema } from '../mobility/config.ts';
 import { parseAddress } from '../site/config-text.ts';
 import { failSite } from '../site/errors.ts';
 import { checkRuntimeDir, defaultRuntimeDir } from '../site/paths.ts';
@@ -35,6 +36,8 @@ const centerSchema = z.strictObject({
   runtimeDir: path.optional(),
   tls,
   enrol,
+  /** A MEC platform that is told of moves (MEC 021). */
+  mec: z.strictObject({ notify: z.array(z.url({ protocol: /^https?$/ })).max(16) }).optional(),
   nats: z.union([
     /** Its own nats-server. */
     z.strictObject({ listen: address }),
@@ -60,6 +63,7 @@ const agentSchema = z.strictObject({
     center: nodeIdSchema.default('center'),
     enrol: address.optional(),
   }),
+  presence: presenceSchema(address).optional(),
 });
 
 export type CenterConfig = z.infer<typeof centerSchema> & { runtimeDir: string };

@@ -14,8 +14,9 @@ export const MOVES_KEPT = 10_000;
 export const PLACE_RETRY_MS = 500;
 export const PLACE_ATTEMPTS = 6;
 
-/** Every VM's place is looked at this often, besides after each change. */
+/** VMs that are not where they should be are looked at this often, besides after each change; and so many of the others. */
 export const FOLLOW_SWEEP_MS = 2_000;
+export const FOLLOW_SLICE = 2_000;
 
 /** After a move that failed the next attempt waits for so long, twice as long after each further one. */
 export const FOLLOW_BACKOFF_MS = 1_000;

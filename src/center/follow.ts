@@ -5,7 +5,7 @@ import type { Fleet } from '../control/fleet.ts';
 import type { Assignment } from '../control/messages.ts';
 import { decide, type Decision } from '../schedule/decide.ts';
 import { Backoff } from './backoff.ts';
-import { FOLLOW_SWEEP_MS } from './constants.ts';
+import { FOLLOW_SLICE, FOLLOW_SWEEP_MS } from './constants.ts';
 import type { Moves } from './moves/moves.ts';
 
 export interface FollowOptions {
@@ -16,13 +16,15 @@ export interface FollowOptions {
 
 /**
  * Brings each VM to where it should be: looks at what is so, decides, and asks for a move where the two differ. It looks
- * again after every change and every few seconds, so whatever was missed, failed or came at the wrong time is made up for.
+ * again after every change, every few seconds where the two differ, and now and then everywhere, so whatever was missed, failed or came at the wrong time is made up for.
  */
 export class Follow {
   readonly #options: FollowOptions;
   readonly #backoff = new Backoff();
   /** The last decision on each VM, for people. */
   readonly #decisions = new Map<string, Decision>();
+  /** VMs that are not where they should be, or were kept from going there. */
+  readonly #unsettled = new Set<string>();
   /** When the presence arose that a user's VMs have not followed yet. */
   readonly #since = new Map<string, number>();
   readonly #stop = new AbortController();
@@ -40,7 +42,7 @@ export class Follow {
       }),
       fleet.onChange(({ kind, id }) => {
         if (kind === 'vm' || kind === 'assignment') this.#look(id);
-        if (kind === 'user') for (const { vm, user } of fleet.assignments()) if (user === id) this.#look(vm);
+        if (kind === 'user') for (const vm of fleet.assignedTo(id)) this.#look(vm);
       }),
     ];
     this.#running = this.#sweep();
@@ -58,18 +60,21 @@ export class Follow {
   /** A user is somewhere else: their VMs follow at once, whatever has failed before. */
   moved(user: string, atMs: number): void {
     this.#since.set(user, atMs);
-    for (const assignment of this.#options.fleet.assignments()) {
-      if (assignment.user !== user) continue;
-      this.#backoff.forget(assignment.vm);
-      this.#look(assignment.vm);
+    for (const vm of this.#options.fleet.assignedTo(user)) {
+      this.#backoff.forget(vm);
+      this.#look(vm);
     }
   }
 
   async #sweep(): Promise<void> {
     const { signal } = this.#stop;
+    let rest: string[] = [];
     while (!signal.aborted) {
-      for (const { vm } of this.#options.fleet.assignments()) this.#look(vm);
+      for (const vm of this.#unsettled) this.#look(vm);
       await sleep(FOLLOW_SWEEP_MS, signal).catch(() => {});
+      // all in slices, so that nothing else waits for a hundred thousand
+      if (rest.length === 0) rest = this.#options.fleet.assignments().map(({ vm }) => vm);
+      for (const vm of rest.splice(0, FOLLOW_SLICE)) this.#look(vm);
     }
   }
 
@@ -78,10 +83,16 @@ export class Follow {
     const { fleet, log } = this.#options;
     const assignment = fleet.assignment(vm);
     const record = fleet.vm(vm);
-    if (!assignment || !record) return;
+    if (!assignment || !record) {
+      this.#unsettled.delete(vm);
+      return;
+    }
     const userSite = fleet.whereabouts(assignment.user)?.site ?? null;
     const decision = decide(record, assignment, userSite, fleet, Date.now());
     this.#decisions.set(vm, decision);
+    const wanted = (assignment.follow ? userSite : null) ?? assignment.homeSite;
+    if (record.site === wanted && !this.#options.moves.activeOf(vm)) this.#unsettled.delete(vm);
+    else this.#unsettled.add(vm);
     void this.#act(assignment, decision).catch((error: unknown) => {
       this.#ended(vm, false);
       log.info({ vm, err: asCloudapError(error).message }, 'not moved');

@@ -3,6 +3,9 @@ import type { Command } from 'commander';
 import { loadAgentConfig } from '../center/config.ts';
 import { SiteAgent } from '../host/site-agent.ts';
 import { formatAddress } from '../site/config-text.ts';
+import { PresencePublisher } from '../mobility/publisher.ts';
+import { configuredSources } from '../mobility/sources/configured.ts';
+import { superviseSource } from '../mobility/sources/source.ts';
 import { keepRenewed } from '../registry/renewal.ts';
 import { loadTls } from '../site/tls.ts';
 import { action, command, type CliContext } from './kit/command.ts';
@@ -24,18 +27,24 @@ export default function ap(context: CliContext): Command {
 }
 
 async function run(context: CliContext, file: string, json: boolean): Promise<void> {
-  const { id, dataDir, tls, control } = loadAgentConfig(file);
+  const { id, dataDir, tls, control, presence } = loadAgentConfig(file);
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   const log = agentLog(context, { agent: id }, dataDir);
   const ended = signalled();
   const stop = new AbortController();
-  await loadTls(tls, id);
+  const { ca } = await loadTls(tls, id);
+  const publisher = new PresencePublisher(control.site, log);
+  const sources = presence ? configuredSources(presence, { dataDir, ca, center: control.center, log }) : [];
+  const running = sources.map((source) =>
+    superviseSource(source, (seen) => publisher.report(source.name, seen), log, stop.signal),
+  );
   const starting = SiteAgent.start({
     node: id,
     site: control.site,
     address: { servers: control.servers.map(formatAddress), tls: { files: tls, server: control.center } },
     log,
     signal: stop.signal,
+    presence: publisher,
   });
   // an AP starts with its center out of reach, too: it is ready to take up its work when that is back
   context.output.out(
@@ -59,6 +68,7 @@ async function run(context: CliContext, file: string, json: boolean): Promise<vo
     });
   log.info({ signal: await ended }, 'ending');
   stop.abort();
+  await Promise.all(running);
   const agent = await Promise.race([starting.catch(() => undefined), Promise.resolve(undefined)]);
   await agent?.[Symbol.asyncDispose]();
   process.exit(EXIT_OK);

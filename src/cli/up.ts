@@ -1,6 +1,6 @@
-import { createServer } from 'node:net';
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
+import { freePort } from '../lab/free-port.ts';
 import { TwoTier } from '../lab/two-tier.ts';
 import { action, command, wholeNumber, type CliContext } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
@@ -72,12 +72,4 @@ export default function up(context: CliContext): Command {
         return EXIT_OK;
       }),
     );
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
-  const address = server.address();
-  await new Promise((done) => server.close(done));
-  return typeof address === 'object' && address ? address.port : 0;
 }

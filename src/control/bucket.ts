@@ -1,10 +1,10 @@
 import { JetStreamApiError } from '@nats-io/jetstream';
 import type { KV, KvEntry } from '@nats-io/kv';
 import type * as z from 'zod';
-import { errors } from '@nats-io/transport-node';
-import { MESSAGE_MAX_BYTES, STORE_ATTEMPTS } from './constants.ts';
+import { MESSAGE_MAX_BYTES } from './constants.ts';
 import { failControl } from './errors.ts';
 import { follow, keysOf, type FollowedBucket } from './follow.ts';
+import { persist } from './persist.ts';
 
 /** NATS: the revision that the writer expected is not the last one. */
 const WRONG_LAST_SEQUENCE = 10_071;
@@ -138,8 +138,8 @@ export class Bucket<S extends z.ZodType> {
   }
 
   /**
-   * The records that are there, then each change, until `signal` aborts. `complete` comes once, also in an empty
-   * bucket (with an empty key). `filter`: of keys that match it (`site1.>`).
+   * The records that are there, then each change, until `signal` aborts. `complete` comes once: with the last of those that
+   * are there, or after them with an empty key. `filter`: of keys that match it (`site1.>`).
    */
   async *watch(signal?: AbortSignal, filter?: string): AsyncGenerator<Change<z.output<S>>> {
     signal?.throwIfAborted();
@@ -180,21 +180,6 @@ export class Bucket<S extends z.ZodType> {
       const value = entry ? this.#decode(entry) : undefined;
       yield { key, value, initial, complete: found === undefined };
       if (!found) initial = false;
-    }
-  }
-}
-
-/** Tries again what got no answer: a server that was restarted, a connection that was lost. @throws CONTROL_UNREACHABLE */
-async function persist<T>(what: string, work: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await work();
-    } catch (error) {
-      const lost = error instanceof errors.TimeoutError || error instanceof errors.RequestError;
-      if (lost && attempt < STORE_ATTEMPTS) continue;
-      if (lost || error instanceof errors.ClosedConnectionError || error instanceof errors.ConnectionError)
-        throw failControl('CONTROL_UNREACHABLE', what, { cause: error });
-      throw error;
     }
   }
 }

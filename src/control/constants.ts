@@ -1,8 +1,8 @@
 /** A host says that it lives this often. */
 export const HEARTBEAT_MS = 2_000;
 
-/** After so many heartbeats that did not come a host counts as gone. */
-export const HEARTBEATS_MISSED_MAX = 3;
+/** A host that has been silent for so long counts as gone: two heartbeats have not come, and the third is about due. */
+export const SILENT_AFTER_MS = 2.5 * HEARTBEAT_MS;
 
 /** Largest message of the control plane, request, answer or record; NATS itself refuses above 1 MiB. */
 export const MESSAGE_MAX_BYTES = 256 * 1024;

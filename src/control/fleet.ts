@@ -2,7 +2,8 @@ import type { Logger } from 'pino';
 import { sleep } from '../base/async.ts';
 import { asCloudapError } from '../base/errors.ts';
 import type { Change } from './bucket.ts';
-import { HEARTBEATS_MISSED_MAX, HEARTBEAT_MS } from './constants.ts';
+import { SILENT_AFTER_MS } from './constants.ts';
+import { GroupedMap } from './fleet-index.ts';
 import { heartbeatSchema } from './messages.ts';
 import type {
   Assignment,
@@ -18,8 +19,16 @@ import type { ControlPlane } from './plane.ts';
 import { parse } from './requests.ts';
 import { heartbeatsOf, heartbeatSubject, untoken } from './subjects.ts';
 
+/** Whether hosts still live is looked at this often. */
+const LIVENESS_MS = 250;
+
 /** How long a watch that broke off waits before it begins anew. */
 const REWATCH_MS = 500;
+
+interface Heard {
+  readonly beat: Heartbeat;
+  readonly heardAtMs: number;
+}
 
 /** A host as the scheduler sees it. */
 export interface HostSnapshot {
@@ -34,9 +43,9 @@ export interface HostSnapshot {
   readonly reservations: Reservations['entries'];
 }
 
-/** `host`: it came, went, or has news; `vm`: one of its VMs. */
+/** `host`: it came or has news; `silent`: a host's heartbeats have ceased; `vm`: one of its VMs. */
 export interface FleetChange {
-  readonly kind: 'host' | 'vm' | 'user' | 'site' | 'assignment';
+  readonly kind: 'host' | 'silent' | 'vm' | 'user' | 'site' | 'assignment';
   readonly id: string;
 }
 
@@ -50,13 +59,19 @@ export class Fleet {
   readonly #stop = new AbortController();
   readonly #sites = new Map<string, SiteRecord>();
   readonly #nodes = new Map<string, NodeRecord>();
-  readonly #heartbeats = new Map<string, { beat: Heartbeat; heardAtMs: number }>();
+  /** By host, in groups by site. */
+  readonly #heartbeats = new GroupedMap<string, Heard>(({ beat }) => beat.site);
   readonly #inventories = new Map<string, Inventory>();
   readonly #reservations = new Map<string, Reservations>();
   /** What each host says of a VM, by VM and host: mostly one, two while it moves. */
   readonly #vms = new Map<string, Map<string, VmRecord>>();
-  readonly #assignments = new Map<string, Assignment>();
+  /** VMs that each host says it has. */
+  readonly #vmsOf = new Map<string, Map<string, VmRecord>>();
+  /** By VM, in groups by user; and VMs by name. */
+  readonly #assignments = new GroupedMap<string, Assignment>(({ user }) => user);
+  readonly #named = new Map<string, string>();
   readonly #whereabouts = new Map<string, Whereabouts>();
+  readonly #silent = new Set<string>();
   readonly #listeners = new Set<(change: FleetChange) => void>();
   readonly #watches: Promise<void>[] = [];
 
@@ -79,7 +94,7 @@ export class Fleet {
     const ofSite = site === undefined ? undefined : `${site}.>`;
     const { buckets } = plane;
     const keyed =
-      <T>(map: Map<string, T>, kind: FleetChange['kind']) =>
+      <T>(map: { set(id: string, value: T): void; delete(id: string): void }, kind: FleetChange['kind']) =>
       ({ key, value }: Change<T>): void => {
         const id = untoken(key);
         if (value === undefined) map.delete(id);
@@ -93,6 +108,8 @@ export class Fleet {
         for await (const { subject, data } of beats) fleet.#heard(subject, data);
       })(),
     );
+    const looking = setInterval(() => fleet.#lookForSilent(), LIVENESS_MS);
+    fleet.#stop.signal.addEventListener('abort', () => clearInterval(looking), { once: true });
     await Promise.all([
       fleet.#watch('sites', (signal) => buckets.sites.watch(signal), keyed(fleet.#sites, 'site')),
       fleet.#watch('nodes', (signal) => buckets.nodes.watch(signal), keyed(fleet.#nodes, 'site')),
@@ -172,7 +189,17 @@ export class Fleet {
     const before = this.#heartbeats.get(host);
     if (before && !isNewer(beat, before.beat)) return;
     this.#heartbeats.set(host, { beat, heardAtMs: this.#now() });
+    if (this.#silent.delete(host)) this.#log.info({ host, site }, 'host is back');
     this.#tell({ kind: 'host', id: host });
+  }
+
+  #lookForSilent(): void {
+    for (const id of this.#heartbeats.keys()) {
+      if (this.#silent.has(id) || this.alive(id)) continue;
+      this.#silent.add(id);
+      this.#log.warn({ host: id, site: this.#heartbeats.get(id)?.beat.site }, 'host is silent');
+      this.#tell({ kind: 'silent', id });
+    }
   }
 
   #vm({ key, value }: Change<VmRecord>): void {
@@ -181,6 +208,11 @@ export class Fleet {
     const said = this.#vms.get(vm) ?? new Map<string, VmRecord>();
     if (value) said.set(host, value);
     else said.delete(host);
+    const own = this.#vmsOf.get(host) ?? new Map<string, VmRecord>();
+    this.#vmsOf.set(host, own);
+    if (value) own.set(vm, value);
+    else own.delete(vm);
+    if (value) this.#named.set(value.name, vm);
     if (said.size > 0) this.#vms.set(vm, said);
     else this.#vms.delete(vm);
     this.#tell({ kind: 'vm', id: vm });
@@ -210,7 +242,7 @@ export class Fleet {
   /** Its heartbeats come. */
   alive(host: string): boolean {
     const heard = this.#heartbeats.get(host);
-    return heard !== undefined && this.#now() - heard.heardAtMs <= HEARTBEAT_MS * HEARTBEATS_MISSED_MAX;
+    return heard !== undefined && this.#now() - heard.heardAtMs <= SILENT_AFTER_MS;
   }
 
   host(id: string): HostSnapshot | undefined {
@@ -230,10 +262,8 @@ export class Fleet {
 
   /** All hosts that have ever been heard of, or those of one site. */
   hosts(site?: string): HostSnapshot[] {
-    return [...this.#heartbeats.keys()]
-      .map((id) => this.host(id))
-      .filter((host) => host !== undefined)
-      .filter((host) => site === undefined || host.site === site);
+    const ids = site === undefined ? this.#heartbeats.keys() : this.#heartbeats.of(site);
+    return [...ids].map((id) => this.host(id)).filter((host) => host !== undefined);
   }
 
   /** Where the VM is: by the word of the host that owns it, the highest generation counting; else whoever had it last. */
@@ -245,13 +275,19 @@ export class Fleet {
     return best;
   }
 
+  /** By id, or by name. */
+  findVm(reference: string): VmRecord | undefined {
+    const found = this.vm(reference) ?? this.vm(this.#named.get(reference) ?? '');
+    return found && (found.vm === reference || found.name === reference) ? found : undefined;
+  }
+
   vms(): VmRecord[] {
     return [...this.#vms.keys()].map((id) => this.vm(id)).filter((vm) => vm !== undefined);
   }
 
   /** VMs that a host says it has, owned or not. */
   vmsOf(host: string): VmRecord[] {
-    return [...this.#vms.values()].map((said) => said.get(host)).filter((vm) => vm !== undefined);
+    return [...(this.#vmsOf.get(host)?.values() ?? [])];
   }
 
   /** VMs that the last heartbeat of a host counts: its record of them is older. */
@@ -269,6 +305,11 @@ export class Fleet {
 
   assignments(): Assignment[] {
     return [...this.#assignments.values()];
+  }
+
+  /** VMs of a user. */
+  assignedTo(user: string): readonly string[] {
+    return [...this.#assignments.of(user)];
   }
 
   whereabouts(user: string): Whereabouts | undefined {

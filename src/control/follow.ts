@@ -2,7 +2,8 @@ import type { JetStreamManager } from '@nats-io/jetstream';
 import type { KV, KvEntry } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { sleep } from '../base/async.ts';
-import { AT_ONCE_MAX, SETTLE_ATTEMPTS, SETTLE_MS } from './constants.ts';
+import { persist } from './persist.ts';
+import { AT_ONCE_MAX, RECONNECT_WAIT_MS, SETTLE_ATTEMPTS, SETTLE_MS } from './constants.ts';
 
 /**
  * How an agent reads a bucket: by its keys and messages, without a consumer. Who may make a consumer may have it deliver to any
@@ -60,23 +61,30 @@ export async function* follow(
   const onAbort = (): void => wake();
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    await connection.flush();
+    await persist('watch', () => connection.flush());
     let initial = true;
     while (!signal.aborted) {
-      if (again) {
-        again = false;
-        const keys = new Set([...(await keysOf(bucket, filter)), ...revisions.keys()]);
-        for await (const found of entriesOf(kv, [...keys])) {
-          if (!isNews(found, revisions)) continue;
-          yield found;
+      try {
+        if (again) {
+          again = false;
+          const keys = new Set([
+            ...(await persist(filter, () => keysOf(bucket, filter))),
+            ...revisions.keys(),
+          ]);
+          for await (const found of entriesOf(kv, [...keys])) if (isNews(found, revisions)) yield found;
+          if (initial) yield undefined;
+          initial = false;
         }
-        if (initial) yield undefined;
-        initial = false;
-      }
-      for (const key of dirty) {
-        dirty.delete(key);
-        const found = await settled(kv, key, revisions.get(key) ?? 0);
-        if (found && isNews(found, revisions)) yield found;
+        for (const key of dirty) {
+          dirty.delete(key);
+          const found = await settled(kv, key, revisions.get(key) ?? 0);
+          if (found && isNews(found, revisions)) yield found;
+        }
+      } catch (error) {
+        // a server that is away, and back in a moment; who cannot begin is told
+        if (initial) throw error;
+        again = true;
+        await sleep(RECONNECT_WAIT_MS, signal).catch(() => {});
       }
       if (dirty.size > 0 || again || signal.aborted) continue;
       await new Promise<void>((resolve) => {
@@ -95,6 +103,8 @@ export async function* follow(
 /** Notes its revision. Of a key that has gone altogether the record counts as removed. */
 function isNews({ key, entry }: FollowedEntry, revisions: Map<string, number>): boolean {
   const known = revisions.get(key);
+  // removed before we came
+  if (known === undefined && entry?.operation !== 'PUT') return false;
   if (!entry) {
     revisions.delete(key);
     return known !== undefined;
@@ -117,6 +127,8 @@ async function settled(kv: KV, key: string, known: number): Promise<FollowedEntr
 async function* entriesOf(kv: KV, keys: readonly string[]): AsyncGenerator<FollowedEntry> {
   for (let at = 0; at < keys.length; at += AT_ONCE_MAX) {
     const some = keys.slice(at, at + AT_ONCE_MAX);
-    yield* await Promise.all(some.map(async (key) => ({ key, entry: await kv.get(key) })));
+    yield* await Promise.all(
+      some.map(async (key) => ({ key, entry: await persist(key, () => kv.get(key)) })),
+    );
   }
 }

@@ -123,6 +123,8 @@ export const whereaboutsSchema = z.object({
   user: userIdSchema,
   site: nodeIdSchema.nullable(),
   device: deviceIdSchema,
+  /** The device's IP address where it is known. */
+  address: z.string().max(64).optional(),
   sinceMs: timeMs,
 });
 export type Whereabouts = z.infer<typeof whereaboutsSchema>;
@@ -275,6 +277,8 @@ export const presenceSchema = z.object({
   /** Name of the plug-in that saw it: hostapd, dhcp, portal, mec, api. */
   source: z.string().min(1).max(32),
   atMs: timeMs,
+  /** The device's IP address where the source knows it. */
+  address: z.string().max(64).optional(),
   /** Received signal strength where the source knows it. */
   signalDbm: z.number().min(-200).max(0).optional(),
 });

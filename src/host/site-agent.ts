@@ -7,6 +7,7 @@ import { Fleet } from '../control/fleet.ts';
 import { openControlPlane, type ControlPlane } from '../control/plane.ts';
 import { serveRequests } from '../control/requests.ts';
 import { siteSubject } from '../control/subjects.ts';
+import type { PresencePublisher } from '../mobility/publisher.ts';
 import { SitePlacer } from '../schedule/placer.ts';
 
 const REOPEN_MS = 500;
@@ -37,8 +38,10 @@ export class SiteAgent implements AsyncDisposable {
     address: ControlAddress;
     log: Logger;
     signal: AbortSignal;
+    /** What the site's sources see. */
+    presence?: PresencePublisher;
   }): Promise<SiteAgent & { plane: ControlPlane; fleet: Fleet }> {
-    const { node, site, address, log, signal } = options;
+    const { node, site, address, log, signal, presence } = options;
     await using stack = new AsyncDisposableStack();
     const connection: NatsConnection = await connectControl(node, address, { log, wait: true });
     stack.defer(() => connection.close());
@@ -46,6 +49,12 @@ export class SiteAgent implements AsyncDisposable {
     const fleet = await Fleet.open(plane, log, { site });
     stack.defer(() => fleet.close());
     stack.use(SiteAgent.serve(plane, fleet, site, log));
+    const stop = new AbortController();
+    const publishing = presence?.run(plane, stop.signal);
+    stack.defer(async () => {
+      stop.abort();
+      await publishing;
+    });
     return Object.assign(new SiteAgent(stack.move()), { plane, fleet });
   }
 

@@ -1,10 +1,9 @@
-import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { formatLinkSpec, type LinkSpec } from '../link/link-spec.ts';
 import { LabChild } from './child.ts';
 import { failLab } from './errors.ts';
+import { freePort } from './free-port.ts';
 import type { HostPort, LabSide, Wan, WanBytes } from './wan.ts';
 
 const EMULATOR = fileURLToPath(new URL('../link/emulator-main.ts', import.meta.url));
@@ -56,13 +55,4 @@ export class EmulatedWan implements Wan {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#emulator[Symbol.asyncDispose]();
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, HOST);
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return typeof address === 'object' && address ? address.port : 0;
 }

@@ -149,7 +149,15 @@ export class PresenceTracker {
     if (other && other.device !== device && state.site === null) return;
     if (!found && state.site === null) return;
     const sinceMs = presence?.atMs ?? this.#now();
-    const record = { version: 1 as const, user: owner, site: state.site, device, sinceMs };
+    const address = presence?.address;
+    const record = {
+      version: 1 as const,
+      user: owner,
+      site: state.site,
+      device,
+      sinceMs,
+      ...(address === undefined ? {} : { address }),
+    };
     await (found
       ? whereabouts.update(token(owner), record, found.revision)
       : whereabouts.create(token(owner), record));

@@ -14,6 +14,7 @@ import {
   whereaboutsSchema,
 } from '../../control/messages.ts';
 import { migrationViewSchema } from '../../host/messages.ts';
+import { DEVICE_TOKEN_TTL_MAX_MS, DEVICE_TOKEN_TTL_MS } from '../../mobility/constants.ts';
 import { TOKEN_TTL_MAX_MS, TOKEN_TTL_MS } from '../../registry/constants.ts';
 import { CPUS_MAX, MEMORY_MAX_MIB, MEMORY_MIN_MIB } from '../../site/constants.ts';
 import { vmNameSchema } from '../../site/ids.ts';
@@ -118,6 +119,16 @@ export const nodeListSchema = z.array(nodeRecordSchema);
 /** PUT /devices/:device */
 export const putDeviceSchema = z.strictObject({ user: userIdSchema });
 export const deviceViewSchema = z.object({ device: deviceIdSchema, user: userIdSchema });
+
+/** POST /devices/:device/token: what it shows at a site's portal. */
+export const deviceTokenSchema = z.strictObject({
+  ttlMs: z.int().min(60_000).max(DEVICE_TOKEN_TTL_MAX_MS).default(DEVICE_TOKEN_TTL_MS),
+});
+export const deviceTokenAnswerSchema = z.object({
+  device: deviceIdSchema,
+  token: z.string(),
+  expiresAtMs: z.number(),
+});
 
 /** POST /presence */
 export const postPresenceSchema = z.strictObject({

@@ -11,6 +11,7 @@ import { check } from '../../site/api/check.ts';
 import { sendLines } from '../../site/api/ndjson.ts';
 import { API_BODY_MAX_BYTES, API_CONNECTIONS_MAX } from '../../site/constants.ts';
 import { failSite } from '../../site/errors.ts';
+import { signDeviceToken } from '../../mobility/device-token.ts';
 import { newVmId } from '../../site/ids.ts';
 import { VERSION } from '../../site/version.ts';
 import type { Center } from '../center.ts';
@@ -22,6 +23,7 @@ import {
   createCenterVmSchema,
   createMoveSchema,
   createTokenSchema,
+  deviceTokenSchema,
   revokeSchema,
   postPresenceSchema,
   putDeviceSchema,
@@ -125,7 +127,7 @@ function vmRoutes(server: FastifyInstance, center: Center): void {
 }
 
 function findVm({ fleet }: Center, reference: string): VmRecord {
-  const vm = fleet.vm(reference) ?? fleet.vms().find(({ name }) => name === reference);
+  const vm = fleet.findVm(reference);
   if (!vm) throw failCenter('MOVE_VM_UNKNOWN', reference);
   return vm;
 }
@@ -137,7 +139,7 @@ async function createVm(
 ): Promise<unknown> {
   const { name, user, homeSite = config.id, follow, image, template, memoryMiB, cpus } = wanted;
   if (!fleet.site(homeSite)) throw failCenter('MOVE_SITE_UNKNOWN', homeSite);
-  if (fleet.vms().some((vm) => vm.name === name)) throw failCenter('VM_NAME_IN_USE', name);
+  if (fleet.findVm(name)?.name === name) throw failCenter('VM_NAME_IN_USE', name);
   const vm = newVmId();
   // hosts know images by name and digest; what is to be reserved is known once it is resolved there
   const digest = image ?? template ?? '';
@@ -233,7 +235,7 @@ function moveRoutes(server: FastifyInstance, center: Center): void {
   });
 }
 
-function presenceRoutes(server: FastifyInstance, { plane, fleet, tracker }: Center): void {
+function presenceRoutes(server: FastifyInstance, { plane, fleet, tracker, tls }: Center): void {
   const deviceOf = (params: unknown): string =>
     check(deviceIdSchema, check(byId, params, 'path').id, 'path').toLowerCase();
   server.get('/devices', async () =>
@@ -245,6 +247,11 @@ function presenceRoutes(server: FastifyInstance, { plane, fleet, tracker }: Cent
     const { user } = check(putDeviceSchema, request.body);
     await plane.buckets.devices.put(token(device), { version: 1, device, user, addedAtMs: Date.now() });
     return { device, user };
+  });
+  server.post('/devices/:id/token', async (request) => {
+    const device = deviceOf(request.params);
+    const expiresAtMs = Date.now() + check(deviceTokenSchema, request.body ?? {}).ttlMs;
+    return { device, token: await signDeviceToken(tls, device, expiresAtMs), expiresAtMs };
   });
   server.delete('/devices/:id', async (request) => {
     const device = deviceOf(request.params);

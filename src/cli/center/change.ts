@@ -1,11 +1,13 @@
 import { Option, type Command } from 'commander';
 import * as z from 'zod';
-import { deviceViewSchema, moveViewSchema } from '../../center/api/messages.ts';
+import { deviceTokenAnswerSchema, deviceViewSchema, moveViewSchema } from '../../center/api/messages.ts';
+import { DEVICE_TOKEN_TTL_MS } from '../../mobility/constants.ts';
 import { siteRecordSchema } from '../../control/messages.ts';
 import { vmViewSchema } from '../../site/api/messages.ts';
 import { centerClient, type CenterOptions } from '../kit/center-client.ts';
 import { action, command, wholeNumber, type CliContext } from '../kit/command.ts';
 import { EXIT_FAILED, EXIT_OK } from '../kit/constants.ts';
+import { parseDurationMs } from '../kit/duration.ts';
 import { printJson } from '../kit/output.ts';
 
 export function site(context: CliContext): Command {
@@ -100,6 +102,28 @@ export function device(context: CliContext): Command {
         const made = await centerClient(options).json('PUT', path, deviceViewSchema, { body });
         if (options.json) return printJson(context.output, made);
         context.output.out(`${made.device} is ${made.user}’s\n`);
+        return EXIT_OK;
+      }),
+    );
+}
+
+export function deviceToken(context: CliContext): Command {
+  return command(
+    'device-token',
+    'make a token that a device shows at the portal of a site',
+    'cloudap center device-token aa:bb:cc:dd:ee:ff --ttl 24h',
+  )
+    .argument('<device>', 'its MAC address, or any other name')
+    .option('--ttl <time>', 'how long it is good', parseDurationMs, DEVICE_TOKEN_TTL_MS)
+    .action(
+      action(context, async (device: string, options: CenterOptions & { ttl: number }) => {
+        const path = `/devices/${encodeURIComponent(device)}/token`;
+        const body = { ttlMs: options.ttl };
+        const made = await centerClient(options).json('POST', path, deviceTokenAnswerSchema, { body });
+        if (options.json) return printJson(context.output, made);
+        context.output.out(
+          `on that device, at each site: http://<address of the site’s portal>/#${made.token}\n`,
+        );
         return EXIT_OK;
       }),
     );

@@ -40,6 +40,7 @@ export default function center(context: CliContext): Command {
     change.vm,
     change.rm,
     change.device,
+    change.deviceToken,
     change.move,
     change.abort,
     schedule.rebalance,
