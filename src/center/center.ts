@@ -113,9 +113,9 @@ export class Center implements AsyncDisposable {
     const tracker = PresenceTracker.start({
       plane,
       log,
-      onMoved: (user, site, atMs) => {
+      onMoved: (user, site) => {
         log.info({ user, site }, 'user moved');
-        follow.moved(user, atMs);
+        follow.moved(user);
       },
     });
     stack.defer(() => tracker.close());

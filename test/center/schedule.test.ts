@@ -125,10 +125,11 @@ test('a VM whose user’s site is full goes to the one that is nearest to it, an
   await until(() => system.fleet.host('a1')?.heartbeat.used.memoryMiB === 256);
   const desk = await system.vm('desk', 'c1', { user: 'ann' });
   const follow = system.follow();
-  await system.userAt('ann', 'ap1');
+  await system.userAt(follow, 'ann', 'ap1');
   await until(() => system.where(desk).join() === 'b1');
   await ended(system);
-  const [move] = all(system);
+  const [move, ...others] = all(system);
+  expect(others).toEqual([]);
   expect(move).toMatchObject({ cause: 'presence', to: { site: 'ap2', host: 'b1' }, state: 'completed' });
   expect(move?.reason).toMatch(
     /^ann is at ap1, but no host there can take it \(a1: 0 MiB .*\); ap2 is 4 ms from there, center 40 ms$/,
@@ -170,4 +171,44 @@ test('ten that want the last place of a site at once: one gets it, nine are told
   await expect(system.moves.request({ ...params, toSite: 'mars' })).rejects.toSatisfy(
     (error) => errorCode(error) === 'MOVE_SITE_UNKNOWN',
   );
+});
+
+test('a VM that does not go to its user says why, once for each presence; it goes as soon as it can', async () => {
+  await using system = await SimSystem.start([
+    { site: 'center', host: 'c1' },
+    { site: 'ap1', host: 'a1', memoryMiB: 128 },
+  ]);
+  const other = await system.vm('other', 'a1');
+  await until(() => system.fleet.host('a1')?.heartbeat.used.memoryMiB === 128);
+  const desk = await system.vm('desk', 'c1', { user: 'ann' });
+  const follow = system.follow();
+  await system.userAt(follow, 'ann', 'ap1');
+  await ended(system);
+  const [stayed] = all(system);
+  expect(stayed).toMatchObject({
+    vm: desk,
+    user: 'ann',
+    state: 'stayed',
+    cause: 'presence',
+    from: { host: 'c1' },
+    to: { site: 'ap1', host: null },
+    startedAtMs: null,
+    error: null,
+  });
+  expect(stayed?.reason).toMatch(
+    /^stays at center: ann is at ap1, but no host there can take it \(a1: 0 MiB/,
+  );
+  await system.moves.request({ vm: other, toSite: 'center', user: null, cause: 'request', reason: 'test' });
+  await until(() => system.where(desk).join() === 'a1');
+  await ended(system);
+  // her VM is where she is: that is no news
+  await system.userAt(follow, 'ann', 'ap1');
+  await until(() => follow.decision(desk)?.reason === 'ann is at ap1');
+  expect(
+    all(system)
+      .map(({ name, state }) => `${name} ${state}`)
+      .toSorted(),
+  ).toEqual(['desk completed', 'desk stayed', 'other completed']);
+  // the next center knows it as well
+  expect((await system.plane.buckets.moves.get(stayed?.move ?? ''))?.value).toEqual(stayed);
 });

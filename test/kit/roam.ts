@@ -106,6 +106,7 @@ export function figuresOf(moves: readonly MoveRecord[]): Record<string, number> 
     completed: of('completed'),
     cancelled: of('cancelled'),
     failed: of('failed'),
+    stayed: of('stayed'),
     switchTimeMedianMs: quantile(all('switchTimeMs'), 0.5),
     switchTimeP95Ms: quantile(all('switchTimeMs'), 0.95),
     downtimeMedianMs: quantile(all('downtimeMs'), 0.5),

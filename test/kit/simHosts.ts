@@ -180,15 +180,11 @@ export class SimSystem implements AsyncDisposable {
     return follow;
   }
 
-  /** Users are where the tracker says: this is its word. */
-  async userAt(user: string, site: string | null): Promise<void> {
-    await this.plane.buckets.whereabouts.put(user, {
-      version: 1,
-      user,
-      site,
-      device: 'phone',
-      sinceMs: Date.now(),
-    });
+  /** A user is somewhere else: what the tracker does. */
+  async userAt(follow: Follow, user: string, site: string | null): Promise<void> {
+    const sinceMs = Date.now();
+    await this.plane.buckets.whereabouts.put(user, { version: 1, user, site, device: 'phone', sinceMs });
+    follow.moved(user);
   }
 
   /** As a center that was started anew does. */

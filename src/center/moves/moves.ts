@@ -140,26 +140,29 @@ export class Moves {
     if (busy) throw failCenter('MOVE_BUSY', busy.record.move, { fields: { move: busy.record.move } });
     if (this.#active.size >= MOVES_ACTIVE_MAX) throw failCenter('MOVE_TOO_MANY', `${this.#active.size}`);
     const record: MoveRecord = {
-      version: 1,
-      move: id,
-      vm: vm.vm,
-      name: vm.name,
-      user: wanted.user,
-      from: { site: vm.site, host: vm.host },
+      ...newRecord(id, vm, wanted),
       to: { site: toSite, host: toHost ?? null },
-      cause: wanted.cause,
-      reason: wanted.reason,
-      hostReason: null,
-      state: 'queued',
       requestedAtMs: wanted.requestedAtMs ?? Date.now(),
-      startedAtMs: null,
-      endedAtMs: null,
-      error: null,
-      figures: null,
     };
     const active = this.#launch(record, plane.buckets.moves.put(id, record));
     await active.written;
     return record;
+  }
+
+  /** Writes down that a VM does not go where its user is, and why: the answer to a presence that has no move. */
+  async stayed(wanted: Omit<MoveRequest, 'move' | 'toHost'>): Promise<void> {
+    const vm = this.#options.locate(wanted.vm);
+    if (!vm) return;
+    const { user, cause, reason, toSite, requestedAtMs = Date.now() } = wanted;
+    const record: MoveRecord = {
+      ...newRecord(newMoveId(), vm, { user, cause, reason }),
+      to: { site: toSite, host: null },
+      state: 'stayed',
+      requestedAtMs,
+      endedAtMs: Date.now(),
+    };
+    await this.#options.plane.buckets.moves.put(record.move, record);
+    this.#close(record);
   }
 
   /** Ends a move that has not switched yet. @throws MOVE_UNKNOWN, MIGRATE_TOO_LATE */
@@ -339,8 +342,12 @@ export class Moves {
     const { record } = active;
     this.#active.delete(record.move);
     if (this.#activeByVm.get(record.vm) === active) this.#activeByVm.delete(record.vm);
+    this.#close(record, active.migration);
+  }
+
+  #close(record: MoveRecord, migration?: MigrationView): void {
     this.#keep(record);
-    this.#tell(active);
+    this.#tell({ record, migration });
     const { plane, log } = this.#options;
     plane
       .publishEvent({
@@ -365,7 +372,7 @@ export class Moves {
     void this.#options.plane.buckets.moves.remove(oldest).catch(() => {});
   }
 
-  #tell({ record, migration }: Active): void {
+  #tell({ record, migration }: MoveView): void {
     for (const listener of this.#listeners) listener({ record, migration });
   }
 
@@ -374,4 +381,27 @@ export class Moves {
     this.#closing.abort(new Error('the center ends'));
     await Promise.all([...this.#active.values()].map(({ ended }) => ended));
   }
+}
+
+function newRecord(
+  move: string,
+  vm: VmRecord,
+  { user, cause, reason }: Pick<MoveRequest, 'user' | 'cause' | 'reason'>,
+): Omit<MoveRecord, 'to' | 'requestedAtMs'> {
+  return {
+    version: 1,
+    move,
+    vm: vm.vm,
+    name: vm.name,
+    user,
+    from: { site: vm.site, host: vm.host },
+    cause,
+    reason,
+    hostReason: null,
+    state: 'queued',
+    startedAtMs: null,
+    endedAtMs: null,
+    error: null,
+    figures: null,
+  };
 }
