@@ -1,23 +1,18 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { Logger } from 'pino';
-import { sleep } from '../../base/async.ts';
 import { asCloudapError, type CloudapError, errorCode } from '../../base/errors.ts';
-import {
-  placedSchema,
-  type MoveRecord,
-  type Placed,
-  type VmRecord,
-  type moveCauses,
-} from '../../control/messages.ts';
+import type { MoveRecord, VmRecord } from '../../control/messages.ts';
 import type { ControlPlane } from '../../control/plane.ts';
 import { request } from '../../control/requests.ts';
 import { hostSubject, siteSubject } from '../../control/subjects.ts';
 import { migrationViewSchema } from '../../host/messages.ts';
 import type { MigrationView } from '../../site/api/messages.ts';
 import * as z from 'zod';
-import { MOVES_ACTIVE_MAX, MOVES_KEPT, PLACE_ATTEMPTS, PLACE_RETRY_MS } from '../constants.ts';
+import { MOVES_ACTIVE_MAX, MOVES_KEPT } from '../constants.ts';
 import { failCenter } from '../errors.ts';
 import { awaitMigration } from './outcome.ts';
+import { placeMove } from './place.ts';
+import { newMoveId, newRecord, type MoveRequest } from './record.ts';
 import { checkTransition, isTerminal } from './state.ts';
 
 /** Lets a move begin when its link and hosts have room for it. */
@@ -38,20 +33,6 @@ export interface MovesOptions {
   siteKnown: (site: string) => boolean;
 }
 
-export interface MoveRequest {
-  /** By default a new one; the same id again is the same move. */
-  move?: string;
-  vm: string;
-  toSite: string;
-  /** A host of that site; by default the site chooses. */
-  toHost?: string;
-  user: string | null;
-  cause: (typeof moveCauses)[number];
-  reason: string;
-  /** When the cause arose, e.g. the presence; by default now. */
-  requestedAtMs?: number;
-}
-
 /** A move with what is known of its migration while it goes. */
 export interface MoveView {
   record: MoveRecord;
@@ -64,8 +45,6 @@ interface Active {
   readonly abort: AbortController;
   readonly ended: Promise<void>;
 }
-
-export const newMoveId = (): string => `mig-${randomBytes(6).toString('hex')}`;
 
 /**
  * The moves of all VMs: each is a record that says how far it is, written before each step, so that a center that
@@ -139,11 +118,7 @@ export class Moves {
     const busy = this.activeOf(wanted.vm);
     if (busy) throw failCenter('MOVE_BUSY', busy.record.move, { fields: { move: busy.record.move } });
     if (this.#active.size >= MOVES_ACTIVE_MAX) throw failCenter('MOVE_TOO_MANY', `${this.#active.size}`);
-    const record: MoveRecord = {
-      ...newRecord(id, vm, wanted),
-      to: { site: toSite, host: toHost ?? null },
-      requestedAtMs: wanted.requestedAtMs ?? Date.now(),
-    };
+    const record = newRecord(id, vm, wanted);
     const active = this.#launch(record, plane.buckets.moves.put(id, record));
     await active.written;
     return record;
@@ -153,14 +128,8 @@ export class Moves {
   async stayed(wanted: Omit<MoveRequest, 'move' | 'toHost'>): Promise<void> {
     const vm = this.#options.locate(wanted.vm);
     if (!vm) return;
-    const { user, cause, reason, toSite, requestedAtMs = Date.now() } = wanted;
-    const record: MoveRecord = {
-      ...newRecord(newMoveId(), vm, { user, cause, reason }),
-      to: { site: toSite, host: null },
-      state: 'stayed',
-      requestedAtMs,
-      endedAtMs: Date.now(),
-    };
+    const queued = newRecord(newMoveId(), vm, wanted);
+    const record: MoveRecord = { ...queued, state: 'stayed', endedAtMs: Date.now() };
     await this.#options.plane.buckets.moves.put(record.move, record);
     this.#close(record);
   }
@@ -206,7 +175,9 @@ export class Moves {
     if (active.record.state === 'queued')
       await this.#step(active, { state: 'placing', startedAtMs: Date.now() });
     if (active.record.state === 'placing') {
-      const { host, reason } = await this.#place(active.record, signal);
+      const vm = this.#options.locate(active.record.vm);
+      if (!vm) throw failCenter('MOVE_VM_UNKNOWN', active.record.vm);
+      const { host, reason } = await placeMove(this.#options.plane, active.record, vm, signal);
       signal.throwIfAborted();
       await this.#step(active, {
         state: 'migrating',
@@ -216,33 +187,6 @@ export class Moves {
     }
     const view = await this.#migrate(active, signal);
     await this.#settle(active, view);
-  }
-
-  /** The target's site chooses one of its hosts and holds the room there. */
-  async #place(record: MoveRecord, signal: AbortSignal): Promise<Placed> {
-    const vm = this.#options.locate(record.vm);
-    if (!vm) throw failCenter('MOVE_VM_UNKNOWN', record.vm);
-    const { plane } = this.#options;
-    const place = {
-      id: record.move,
-      vm: vm.vm,
-      cpus: vm.cpus,
-      memoryMiB: vm.memoryMiB,
-      diskMiB: vm.diskMiB,
-      accelerator: vm.accelerator,
-      image: vm.image,
-      not: [vm.host],
-      ...(record.to.host === null ? {} : { only: record.to.host }),
-    };
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await request(plane.connection, siteSubject(record.to.site, 'place'), place, placedSchema);
-      } catch (error) {
-        // its agent may be starting
-        if (errorCode(error) !== 'CONTROL_NO_ANSWER' || attempt === PLACE_ATTEMPTS) throw error;
-        await sleep(PLACE_RETRY_MS, signal);
-      }
-    }
   }
 
   async #migrate(active: Active, signal: AbortSignal): Promise<MigrationView> {
@@ -381,27 +325,4 @@ export class Moves {
     this.#closing.abort(new Error('the center ends'));
     await Promise.all([...this.#active.values()].map(({ ended }) => ended));
   }
-}
-
-function newRecord(
-  move: string,
-  vm: VmRecord,
-  { user, cause, reason }: Pick<MoveRequest, 'user' | 'cause' | 'reason'>,
-): Omit<MoveRecord, 'to' | 'requestedAtMs'> {
-  return {
-    version: 1,
-    move,
-    vm: vm.vm,
-    name: vm.name,
-    user,
-    from: { site: vm.site, host: vm.host },
-    cause,
-    reason,
-    hostReason: null,
-    state: 'queued',
-    startedAtMs: null,
-    endedAtMs: null,
-    error: null,
-    figures: null,
-  };
 }
