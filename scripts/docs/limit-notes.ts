@@ -568,7 +568,18 @@ export const limitNotes: Notes = {
       crossed: 'it is tried again that often',
       why: 'Longest pause before a move that failed is tried again',
     },
-    MOVES_PER_LINK: { crossed: 'further moves wait for their turn' },
+    MOVES_PER_LINK: {
+      crossed: 'further moves wait for their turn',
+      test: 'test/center/queue.test.ts: so many at once on the link',
+    },
+    SITE_CHANGE_ATTEMPTS: {
+      crossed: 'the request fails with `CONTROL_CONFLICT`',
+      test: 'test/center/schedule.test.ts: do not undo each other',
+    },
+    REBALANCE_REST_MS: {
+      crossed: 'rebalancing may move it again',
+      test: 'test/center/schedule.test.ts: rests, however the load has changed',
+    },
     MOVES_PER_HOST: { crossed: 'further moves wait for their turn', why: 'Moves away from one host at once' },
     CENTER_CONFIG_MAX_BYTES: { crossed: '`CONFIG_UNREADABLE`' },
     MOVES_LISTED: { crossed: 'the newest are listed' },
@@ -727,7 +738,27 @@ export const limitNotes: Notes = {
   'src/schedule/constants.ts': {
     RESERVATION_MS: { crossed: 'the place is free again' },
     PLACE_ATTEMPTS: { crossed: '`PLACE_CONTENDED`' },
-    OVERLOADED_CPU: { crossed: 'VMs do not follow there' },
+    OVERLOADED_CPU: {
+      crossed: 'VMs do not follow there, and those that have no room at their user’s site leave for home',
+      test: 'src/schedule/decide.test.ts: it %s',
+    },
+    BALANCE_SPREAD_START: {
+      crossed: 'VMs are moved to emptier hosts when rebalancing is asked for',
+      test: 'src/schedule/balance.test.ts: a load that hovers moves nothing to and fro',
+    },
+    BALANCE_GAIN_MIN: {
+      crossed: 'what brings less is not moved',
+      why: 'What a move must bring to be worth its traffic, as a share of a host',
+      test: 'src/schedule/balance.test.ts: it comes to rest',
+    },
+    BALANCE_MOVES_MAX: {
+      crossed: 'the rest is for the next plan',
+      test: 'src/schedule/balance.test.ts: it comes to rest',
+    },
+    NEARER_FACTOR: {
+      crossed: 'the VM stays where it is',
+      test: 'src/schedule/decide.test.ts: it %s',
+    },
   },
   'src/cli/up.ts': {
     APS_MAX: { crossed: '`USAGE`', why: 'CloudAPs of `cloudap up`' },
@@ -1089,6 +1120,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
     'FOLLOW_SWEEP_MS',
     'FOLLOW_SLICE',
     'FOLLOW_BACKOFF_MS',
+    'DRAIN_SWEEP_MS',
   ],
   'src/control/constants.ts': [
     'HEARTBEAT_MS',
@@ -1109,7 +1141,7 @@ export const settings: Readonly<Record<string, readonly string[]>> = {
     'FLAP_WINDOW_MS',
     'FLAP_SETTLE_MS',
   ],
-  'src/schedule/constants.ts': ['RELIEVED_CPU'],
+  'src/schedule/constants.ts': ['RELIEVED_CPU', 'BALANCE_SPREAD_STOP', 'NEARER_BY_MS'],
   'src/site/constants.ts': [
     'CONNECT_POLL_MS',
     'EVENT_INTERVAL_MS',

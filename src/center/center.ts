@@ -20,6 +20,7 @@ import { makeRuntimeDir, removeRuntimeDir } from '../site/paths.ts';
 import { loadTls } from '../site/tls.ts';
 import type { CenterConfig } from './config.ts';
 import { MOVES_PER_HOST, MOVES_PER_LINK } from './constants.ts';
+import { Drains } from './drains.ts';
 import { Follow } from './follow.ts';
 import { notifyMoves } from './mec.ts';
 import { Moves } from './moves/moves.ts';
@@ -35,6 +36,7 @@ export class Center implements AsyncDisposable {
   readonly fleet: Fleet;
   readonly moves: Moves;
   readonly follow: Follow;
+  readonly drains: Drains;
   readonly tracker: PresenceTracker;
   readonly registry: Registry;
   /** Its certificate. */
@@ -45,7 +47,17 @@ export class Center implements AsyncDisposable {
   private constructor(
     parts: Pick<
       Center,
-      'config' | 'log' | 'plane' | 'fleet' | 'moves' | 'follow' | 'tracker' | 'registry' | 'tls' | 'nats'
+      | 'config'
+      | 'log'
+      | 'plane'
+      | 'fleet'
+      | 'moves'
+      | 'follow'
+      | 'drains'
+      | 'tracker'
+      | 'registry'
+      | 'tls'
+      | 'nats'
     >,
     stack: AsyncDisposableStack,
   ) {
@@ -55,6 +67,7 @@ export class Center implements AsyncDisposable {
     this.fleet = parts.fleet;
     this.moves = parts.moves;
     this.follow = parts.follow;
+    this.drains = parts.drains;
     this.tracker = parts.tracker;
     this.registry = parts.registry;
     this.tls = parts.tls;
@@ -94,19 +107,21 @@ export class Center implements AsyncDisposable {
     await moves.recover();
     const follow = Follow.start({ fleet, moves, log });
     stack.defer(() => follow.close());
+    const drains = Drains.start({ plane, fleet, moves, center: config.id, log });
+    stack.defer(() => drains.close());
     if (config.mec) stack.use(notifyMoves({ urls: config.mec.notify, fleet, moves, log }));
     const tracker = PresenceTracker.start({
       plane,
       log,
-      onMoved: (user, site, atMs) => {
+      onMoved: (user, site) => {
         log.info({ user, site }, 'user moved');
-        follow.moved(user, atMs);
+        follow.moved(user);
       },
     });
     stack.defer(() => tracker.close());
     log.info({ nats: nats?.pid }, 'center ready');
     return new Center(
-      { config, log, plane, fleet, moves, follow, tracker, registry: registry.registry, tls, nats },
+      { config, log, plane, fleet, moves, follow, drains, tracker, registry: registry.registry, tls, nats },
       stack.move(),
     );
   }

@@ -35,3 +35,12 @@ export const MOVES_LISTED = 200;
 /** How long a host may take to make and start a VM, and to start or stop one. */
 export const VM_CREATE_TIMEOUT_MS = 120_000;
 export const VM_REQUEST_TIMEOUT_MS = 60_000;
+
+/** Hosts that are drained are looked at this often, besides when one begins to be. */
+export const DRAIN_SWEEP_MS = 2_000;
+
+/** Attempts to change the record of a site that others change, too. */
+export const SITE_CHANGE_ATTEMPTS = 16;
+
+/** A VM that was moved within its site is not moved by rebalancing again for so long. */
+export const REBALANCE_REST_MS = 5 * 60_000;

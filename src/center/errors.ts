@@ -34,6 +34,10 @@ export const failCenter = errorCatalogue({
     summary: 'another VM has this name',
     remedy: 'Choose another name: it goes with the VM to every site.',
   },
+  HOST_UNKNOWN: {
+    summary: 'there is no such host at this site',
+    remedy: '`cloudap center hosts` lists the hosts and their sites; write SITE/HOST.',
+  },
   SITE_HAS_NO_HOST: {
     summary: 'no host of the site is there',
     remedy: 'Start one with `cloudap host --config FILE`; `cloudap center hosts` shows those that are there.',

@@ -2,15 +2,11 @@ import type { Logger } from 'pino';
 import { sleep } from '../base/async.ts';
 import { asCloudapError } from '../base/errors.ts';
 import type { Fleet } from '../control/fleet.ts';
-import type { Assignment } from '../control/messages.ts';
+import type { Assignment, VmRecord } from '../control/messages.ts';
 import { decide, type Decision } from '../schedule/decide.ts';
-import { FOLLOW_BACKOFF_MAX_MS, FOLLOW_BACKOFF_MS, FOLLOW_SLICE, FOLLOW_SWEEP_MS } from './constants.ts';
+import { Backoff } from './backoff.ts';
+import { FOLLOW_SLICE, FOLLOW_SWEEP_MS } from './constants.ts';
 import type { Moves } from './moves/moves.ts';
-
-interface Failure {
-  readonly attempts: number;
-  readonly againAtMs: number;
-}
 
 export interface FollowOptions {
   fleet: Fleet;
@@ -24,13 +20,13 @@ export interface FollowOptions {
  */
 export class Follow {
   readonly #options: FollowOptions;
-  readonly #failures = new Map<string, Failure>();
+  readonly #backoff = new Backoff();
   /** The last decision on each VM, for people. */
   readonly #decisions = new Map<string, Decision>();
   /** VMs that are not where they should be, or were kept from going there. */
   readonly #unsettled = new Set<string>();
-  /** When the presence arose that a user's VMs have not followed yet. */
-  readonly #since = new Map<string, number>();
+  /** By VM, the latest presence of its user that was answered by a move, or by saying why there is none. */
+  readonly #answeredMs = new Map<string, number>();
   readonly #stop = new AbortController();
   readonly #unlisten: (() => void)[];
   readonly #running: Promise<void>;
@@ -41,7 +37,7 @@ export class Follow {
     this.#unlisten = [
       moves.onChange(({ record }) => {
         if (record.endedAtMs === null) return;
-        this.#ended(record.vm, record.state === 'completed');
+        if (record.state !== 'stayed') this.#ended(record.vm, record.state === 'completed');
         this.#look(record.vm);
       }),
       fleet.onChange(({ kind, id }) => {
@@ -49,6 +45,9 @@ export class Follow {
         if (kind === 'user') for (const vm of fleet.assignedTo(id)) this.#look(vm);
       }),
     ];
+    // what an earlier center has answered
+    for (const { vm, user } of fleet.assignments())
+      this.#answeredMs.set(vm, fleet.whereabouts(user)?.sinceMs ?? 0);
     this.#running = this.#sweep();
   }
 
@@ -62,10 +61,9 @@ export class Follow {
   }
 
   /** A user is somewhere else: their VMs follow at once, whatever has failed before. */
-  moved(user: string, atMs: number): void {
-    this.#since.set(user, atMs);
+  moved(user: string): void {
     for (const vm of this.#options.fleet.assignedTo(user)) {
-      this.#failures.delete(vm);
+      this.#backoff.forget(vm);
       this.#look(vm);
     }
   }
@@ -89,6 +87,7 @@ export class Follow {
     const record = fleet.vm(vm);
     if (!assignment || !record) {
       this.#unsettled.delete(vm);
+      this.#answeredMs.delete(vm);
       return;
     }
     const userSite = fleet.whereabouts(assignment.user)?.site ?? null;
@@ -97,10 +96,24 @@ export class Follow {
     const wanted = (assignment.follow ? userSite : null) ?? assignment.homeSite;
     if (record.site === wanted && !this.#options.moves.activeOf(vm)) this.#unsettled.delete(vm);
     else this.#unsettled.add(vm);
+    if (decision.site === record.site) this.#stays(assignment, record, wanted, decision);
     void this.#act(assignment, decision).catch((error: unknown) => {
       this.#ended(vm, false);
       log.info({ vm, err: asCloudapError(error).message }, 'not moved');
     });
+  }
+
+  /** It is where it is although its user is elsewhere: said once for each presence. */
+  #stays({ user, follow }: Assignment, { vm, site }: VmRecord, wanted: string, { reason }: Decision): void {
+    const { moves, log, fleet } = this.#options;
+    const presence = fleet.whereabouts(user);
+    if (!presence || moves.activeOf(vm) || this.#answeredMs.get(vm) === presence.sinceMs) return;
+    this.#answeredMs.set(vm, presence.sinceMs);
+    if (site === wanted) return;
+    const cause = follow && presence.site !== null ? 'presence' : 'leave';
+    moves
+      .stayed({ vm, toSite: wanted, user, cause, reason, requestedAtMs: presence.sinceMs })
+      .catch((error: unknown) => log.warn({ vm, err: asCloudapError(error).message }, 'stayed'));
   }
 
   async #act(assignment: Assignment, decision: Decision): Promise<void> {
@@ -117,17 +130,20 @@ export class Follow {
     if (!record || record.site === decision.site) return;
     // a VM that stands still has nothing to move, and one that is being handed over is somebody's business already
     if (record.status !== 'running' || record.ownership !== 'owned') return;
-    if ((this.#failures.get(vm)?.againAtMs ?? 0) > Date.now()) return;
-    const whereabouts = fleet.whereabouts(user)?.site ?? null;
-    const requestedAtMs = Math.min(Date.now(), this.#since.get(user) ?? Date.now());
-    this.#since.delete(user);
+    if (!this.#backoff.mayTry(vm, Date.now())) return;
+    const presence = fleet.whereabouts(user);
+    const nowMs = Date.now();
+    // its figures begin with the presence, unless that is long ago or is of a clock that is wrong
+    const isNew = presence !== undefined && this.#answeredMs.get(vm) !== presence.sinceMs;
+    const agoMs = isNew ? nowMs - presence.sinceMs : 0;
+    if (isNew) this.#answeredMs.set(vm, presence.sinceMs);
     await moves.request({
       vm,
       toSite: decision.site,
       user,
-      cause: whereabouts === decision.site ? 'presence' : 'leave',
+      cause: assignment.follow && (presence?.site ?? null) !== null ? 'presence' : 'leave',
       reason: decision.reason,
-      requestedAtMs: Date.now() - requestedAtMs > FOLLOW_SWEEP_MS ? Date.now() : requestedAtMs,
+      requestedAtMs: agoMs > 0 && agoMs <= FOLLOW_SWEEP_MS ? nowMs - agoMs : nowMs,
     });
   }
 
@@ -145,13 +161,8 @@ export class Follow {
   }
 
   #ended(vm: string, well: boolean): void {
-    if (well) {
-      this.#failures.delete(vm);
-      return;
-    }
-    const attempts = (this.#failures.get(vm)?.attempts ?? 0) + 1;
-    const waitMs = Math.min(FOLLOW_BACKOFF_MAX_MS, FOLLOW_BACKOFF_MS * 2 ** (attempts - 1));
-    this.#failures.set(vm, { attempts, againAtMs: Date.now() + waitMs });
+    if (well) this.#backoff.forget(vm);
+    else this.#backoff.failed(vm, Date.now());
   }
 
   async close(): Promise<void> {

@@ -95,7 +95,7 @@ async function placeNew(
     // by name: any host that is alive and roomy; it says itself if it does not have the image
     const [host] = fleet
       .hosts(site)
-      .filter(({ alive }) => alive)
+      .filter(({ alive, draining }) => alive && !draining)
       .toSorted((a, b) => free(b) - free(a));
     if (!host) throw failCenter('SITE_HAS_NO_HOST', site);
     return host.host;

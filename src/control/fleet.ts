@@ -36,6 +36,8 @@ export interface HostSnapshot {
   readonly site: string;
   /** Its heartbeats come. */
   readonly alive: boolean;
+  /** It takes no VM any more. */
+  readonly draining: boolean;
   readonly heartbeat: Heartbeat;
   readonly inventory: Inventory | undefined;
   readonly reservations: Reservations['entries'];
@@ -251,6 +253,7 @@ export class Fleet {
       host: id,
       site: beat.site,
       alive: this.alive(id),
+      draining: this.#sites.get(beat.site)?.draining.includes(id) ?? false,
       heartbeat: beat,
       inventory: this.#inventories.get(id),
       reservations: this.#reservations.get(`${beat.site}.${id}`)?.entries ?? [],

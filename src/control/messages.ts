@@ -51,6 +51,8 @@ export const siteRecordSchema = z.object({
   label: z.string().max(128).default(''),
   /** How VMs are placed on its hosts. */
   strategy: strategySchema.default('least-loaded'),
+  /** Its hosts that take no VM any more and give away those that they have. */
+  draining: z.array(nodeIdSchema).max(LIST_MAX).default([]),
   createdAtMs: timeMs,
 });
 export type SiteRecord = z.infer<typeof siteRecordSchema>;
@@ -179,8 +181,9 @@ export const moveRecordSchema = z.object({
   /** `host` is null until the target site has placed it. */
   to: z.object({ site: nodeIdSchema, host: nodeIdSchema.nullable() }),
   cause: z.enum(moveCauses),
-  /** For people: why this place. */
+  /** For people: why this place, and, once the target site has placed it, why this host. */
   reason: z.string().max(1024),
+  hostReason: z.string().max(1024).nullable().default(null),
   state: z.enum(moveStates),
   requestedAtMs: timeMs,
   startedAtMs: timeMs.nullable().default(null),

@@ -84,6 +84,7 @@ export const hostViewSchema = z.object({
   host: nodeIdSchema,
   site: nodeIdSchema,
   alive: z.boolean(),
+  draining: z.boolean(),
   heartbeat: heartbeatSchema,
   inventory: inventorySchema.nullable(),
 });
@@ -181,3 +182,36 @@ export const postPresenceSchema = z.strictObject({
   /** The same id counts once. */
   id: z.string().min(1).max(64).optional(),
 });
+
+/** POST /sites/:site/rebalance */
+export const rebalanceSchema = z.strictObject({ dryRun: z.boolean().default(false) });
+export const rebalancedSchema = z.array(
+  z.object({
+    vm: z.string(),
+    name: z.string(),
+    from: nodeIdSchema,
+    to: nodeIdSchema,
+    reason: z.string(),
+    move: moveRecordSchema.nullable(),
+    problem: z.string().nullable(),
+  }),
+);
+
+/** GET, PUT, DELETE /sites/:site/hosts/:host/drain */
+export const drainViewSchema = z.object({
+  site: nodeIdSchema,
+  host: nodeIdSchema,
+  draining: z.boolean(),
+  left: z
+    .array(
+      z.object({
+        vm: z.string(),
+        name: z.string(),
+        status: z.string(),
+        move: z.string().nullable(),
+        why: z.string().nullable(),
+      }),
+    )
+    .readonly(),
+});
+export type DrainAnswer = z.infer<typeof drainViewSchema>;

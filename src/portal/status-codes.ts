@@ -18,6 +18,7 @@ const exact: Readonly<Record<string, number>> = {
   MOVE_VM_UNKNOWN: 404,
   MOVE_SITE_UNKNOWN: 404,
   MOVE_TOO_MANY: 429,
+  HOST_UNKNOWN: 404,
   SITE_HAS_NO_HOST: 507,
   PLACE_NO_ROOM: 507,
   NODE_UNKNOWN: 404,

@@ -113,7 +113,7 @@ describe('the command line', () => {
     expect(all(args, '-machine')).toEqual(['pc-i440fx-7.2,memory-backend=ram']);
     expect(all(args, '-object')).toEqual(['memory-backend-ram,id=ram,size=512M']);
     expect(all(args, '-cpu')).toEqual(['qemu64,+rdrand,enforce']);
-    expect(all(args, '-name')).toEqual(['guest=anna,, desktop']);
+    expect(all(args, '-name')).toEqual(['guest=anna,, desktop,debug-threads=on']);
     expect(all(args, '-vnc')).toEqual(['unix:/r/vnc.sock']);
     expect(all(args, '-append')).toEqual(['console=ttyS0 quiet']);
     expect(all(args, '-device').at(-1)).toMatch(/drive=cow,cyls=2080,heads=16,secs=63/);

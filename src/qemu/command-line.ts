@@ -101,7 +101,8 @@ export function qemuArguments(options: QemuOptions): string[] {
     '-no-user-config',
     '-nodefaults',
     '-name',
-    optionText('', { guest: options.name }),
+    // its threads say in process lists which of them are the guest's processors
+    optionText('', { guest: options.name, 'debug-threads': 'on' }),
     ...(options.sandbox === false
       ? []
       : ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny']),

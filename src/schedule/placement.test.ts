@@ -2,8 +2,7 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { heartbeat, IMAGE, inventory, snapshot } from '../../test/kit/hosts.ts';
 import type { HostSnapshot } from '../control/fleet.ts';
-import { strategySchema, type Assignment, type Place, type VmRecord } from '../control/messages.ts';
-import { decide, type Rooms } from './decide.ts';
+import { strategySchema, type Place } from '../control/messages.ts';
 import { freeOf, place } from './placement.ts';
 
 const request: Place = {
@@ -42,6 +41,7 @@ describe('placement on the hosts of a site', () => {
       snapshot('g', { diskMiB: 100_000 }),
       snapshot('h', {}, { inventory: { ...inventory('s', 'h'), accelerator: 'kvm' } }),
       snapshot('i', {}, { inventory: undefined }),
+      snapshot('j', {}, { draining: true }),
     ]);
     for (const part of [
       'a: 96 MiB of memory',
@@ -50,7 +50,7 @@ describe('placement on the hosts of a site', () => {
       'f: has no place',
     ])
       expect(why).toContain(part);
-    for (const part of ['g: 0 MiB of disk', 'h: runs VMs by kvm', 'i: has not said'])
+    for (const part of ['g: 0 MiB of disk', 'h: runs VMs by kvm', 'i: has not said', 'j: is being'])
       expect(why).toContain(part);
     expect(chosen([])).toBe('it has no hosts');
     expect(chosen([empty], {}, { ...request, not: ['c'] })).toContain('not to be taken');
@@ -99,69 +99,5 @@ describe('placement on the hosts of a site', () => {
         },
       ),
     );
-  });
-});
-
-describe('where a VM should be', () => {
-  const vm = {
-    vm: request.vm,
-    name: 'desk',
-    site: 'center',
-    host: 'center-h1',
-    cpus: 1,
-    memoryMiB: 512,
-    diskMiB: 100,
-    accelerator: 'tcg',
-    image: IMAGE,
-  } as VmRecord;
-  const assignment: Assignment = {
-    version: 1,
-    vm: vm.vm,
-    name: 'desk',
-    user: 'ann',
-    homeSite: 'center',
-    follow: true,
-    createdAtMs: 1,
-  };
-  const load = (site: string, cpuLoad: number): HostSnapshot =>
-    snapshot(`${site}-h1`, {}, { heartbeat: heartbeat(site, `${site}-h1`, { cpuLoad }) }, site);
-  const rooms = (hosts: HostSnapshot[]): Rooms => ({
-    hosts: (site) => hosts.filter((host) => host.site === site),
-    site: (site) =>
-      site === 'nowhere'
-        ? undefined
-        : { version: 1, site, tier: 'ap', label: '', strategy: 'least-loaded', createdAtMs: 1 },
-    countedBy: none,
-  });
-  const here = load('center', 0.1);
-
-  test.each<[string, string | null, HostSnapshot[], Partial<Assignment>, string, RegExp]>([
-    ['follows its user', 'ap1', [here, load('ap1', 0.2)], {}, 'ap1', /ann is at ap1/],
-    ['is where its user is', 'center', [here], {}, 'center', /ann is at center/],
-    ['comes home', null, [here], {}, 'center', /nowhere/],
-    ['does not follow', 'ap1', [here, load('ap1', 0)], { follow: false }, 'center', /does not follow/],
-    [
-      'finds no room',
-      'ap1',
-      [here, snapshot('ap1-h1', { memoryMiB: 4096 }, {}, 'ap1')],
-      {},
-      'center',
-      /no host there/,
-    ],
-    ['finds nobody', 'ap1', [here], {}, 'center', /it has no hosts/],
-    ['finds an overloaded site', 'ap1', [here, load('ap1', 0.95)], {}, 'center', /overloaded/],
-    [
-      'would rather leave as well',
-      'ap1',
-      [load('center', 0.9), load('ap1', 0.95)],
-      {},
-      'ap1',
-      /ann is at ap1/,
-    ],
-    ['is sent to a site that is none', 'nowhere', [here], {}, 'center', /no site/],
-  ])('it %s', (_what, userSite, hosts, change, site, why) => {
-    const decision = decide(vm, { ...assignment, ...change }, userSite, rooms(hosts), 1000);
-    expect(decision.site).toBe(site);
-    expect(decision.reason).toMatch(why);
   });
 });

@@ -87,6 +87,7 @@ function refusal(snapshot: HostSnapshot, request: Place, free: Resources): strin
   if (request.not?.includes(host)) return 'is not to be taken';
   if (request.only !== undefined && request.only !== host) return 'is not the one that was asked for';
   if (!alive) return 'is silent';
+  if (snapshot.draining) return 'is being drained';
   if (!inventory) return 'has not said what it has';
   if (request.accelerator && inventory.accelerator !== request.accelerator)
     return `runs VMs by ${inventory.accelerator}, not ${request.accelerator}`;

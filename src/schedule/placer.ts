@@ -89,15 +89,24 @@ export class SitePlacer {
     throw failSchedule('PLACE_CONTENDED', host);
   }
 
-  /** With reservations as they are now and not as a watch last brought them: what is decided on is what is swapped. */
+  /**
+   * With reservations as they are now and not as a watch last brought them: what is decided on is what is swapped. Heartbeats
+   * are looked at after them, and not awaited for any more before the decision: a VM counts by its reservation, or by the
+   * heartbeat that the host is judged by, but never by neither.
+   */
   async #hosts(): Promise<(HostSnapshot & { revision: number })[]> {
     const { plane, fleet, site } = this.#options;
-    return Promise.all(
-      fleet.hosts(site).map(async (snapshot) => {
-        const found = await plane.buckets.reservations.get(`${site}.${snapshot.host}`);
-        return { ...snapshot, reservations: found?.value.entries ?? [], revision: found?.revision ?? 0 };
-      }),
+    const reserved = await Promise.all(
+      fleet.hosts(site).map(async ({ host }) => ({
+        host,
+        found: await plane.buckets.reservations.get(`${site}.${host}`),
+      })),
     );
+    return reserved.flatMap(({ host, found }) => {
+      const snapshot = fleet.host(host);
+      if (!snapshot) return [];
+      return [{ ...snapshot, reservations: found?.value.entries ?? [], revision: found?.revision ?? 0 }];
+    });
   }
 
   /** @throws CONTROL_CONFLICT */

@@ -1,3 +1,4 @@
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { MoveQueue, type Turn } from './queue.ts';
 
@@ -53,4 +54,46 @@ test('who gives up waits no more, and holds no place', async () => {
   first[Symbol.dispose]();
   (await queue.enter(turn('3', 'c', 'x', 'y'), never))[Symbol.dispose]();
   expect([queue.waiting, queue.running]).toEqual([0, 0]);
+});
+
+test('whatever comes, and in whatever order it ends: never more than the limits, a user’s moves in order, none is left', async () => {
+  const sites = fc.constantFrom('center', 'ap1', 'ap2');
+  const wanted = fc.record({ user: fc.constantFrom('a', 'b', 'c'), from: sites, to: sites });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(wanted, { maxLength: 30 }),
+      fc.array(fc.nat(1000), { minLength: 30, maxLength: 30 }),
+      async (all, order) => {
+        const queue = new MoveQueue({ perLink: 2, perHost: 3 });
+        const running = new Map<string, { turn: Turn; slot: Disposable }>();
+        const begun: Turn[] = [];
+        const entered = all.map(async ({ user, from, to }, i) => {
+          const mine = turn(`${i}`, user, from, to);
+          const slot = await queue.enter(mine, never);
+          begun.push(mine);
+          running.set(mine.id, { turn: mine, slot });
+        });
+        for (let i = 0; i < all.length; i += 1) {
+          await new Promise((resolve) => setImmediate(resolve));
+          const now = [...running.values()];
+          const most = (of: (one: Turn) => string): number =>
+            Math.max(0, ...[...Map.groupBy(now, (one) => of(one.turn)).values()].map(({ length }) => length));
+          expect(most(({ from, to }) => [from.site, to.site].toSorted().join())).toBeLessThanOrEqual(2);
+          expect(most(({ from }) => from.host)).toBeLessThanOrEqual(3);
+          // something always runs while something waits
+          expect(now.length).toBeGreaterThan(0);
+          const [id, one] = [...running][(order[i] ?? 0) % running.size] ?? [];
+          running.delete(id ?? '');
+          one?.slot[Symbol.dispose]();
+        }
+        await Promise.all(entered);
+        expect([begun.length, queue.waiting, queue.running]).toEqual([all.length, 0, 0]);
+        for (const [, own] of Map.groupBy(begun, (one) => `${one.user} ${one.from.site} ${one.to.site}`)) {
+          const ids = own.map(({ id }) => Number(id));
+          expect(ids).toEqual(ids.toSorted((a, b) => a - b));
+        }
+      },
+    ),
+    { numRuns: 60 },
+  );
 });

@@ -27,6 +27,9 @@ export class MoveQueue {
   /** By user, those that waited first at the front; the user whose turn it is stands first. */
   readonly #waiting = new Map<string, Waiting[]>();
   readonly #running = new Map<string, Turn>();
+  /** Of those that run. */
+  readonly #perLink = new Map<string, number>();
+  readonly #perHost = new Map<string, number>();
 
   constructor(limits: MoveQueueLimits) {
     this.#limits = limits;
@@ -46,7 +49,9 @@ export class MoveQueue {
     const { promise, resolve, reject } = Promise.withResolvers<Disposable>();
     const entry: Waiting = { turn, go: resolve };
     const user = turn.user ?? '';
-    this.#waiting.set(user, [...(this.#waiting.get(user) ?? []), entry]);
+    const waiting = this.#waiting.get(user);
+    if (waiting) waiting.push(entry);
+    else this.#waiting.set(user, [entry]);
     const leave = (): void => {
       this.#remove(user, entry);
       reject(signal.reason as Error);
@@ -85,20 +90,32 @@ export class MoveQueue {
 
   #begin({ turn, go }: Waiting): void {
     this.#running.set(turn.id, turn);
+    this.#count(turn, 1);
     go({
       [Symbol.dispose]: () => {
-        if (this.#running.delete(turn.id)) this.#next();
+        if (!this.#running.delete(turn.id)) return;
+        this.#count(turn, -1);
+        this.#next();
       },
     });
   }
 
+  #count(turn: Turn, by: 1 | -1): void {
+    add(this.#perLink, linkOf(turn), by);
+    add(this.#perHost, turn.from.host, by);
+  }
+
   #fits(turn: Turn): boolean {
-    const running = [...this.#running.values()];
-    const link = linkOf(turn);
-    const onLink = running.filter((other) => linkOf(other) === link).length;
-    const fromHost = running.filter((other) => other.from.host === turn.from.host).length;
+    const onLink = this.#perLink.get(linkOf(turn)) ?? 0;
+    const fromHost = this.#perHost.get(turn.from.host) ?? 0;
     return onLink < this.#limits.perLink && fromHost < this.#limits.perHost;
   }
+}
+
+function add(counts: Map<string, number>, key: string, by: number): void {
+  const count = (counts.get(key) ?? 0) + by;
+  if (count === 0) counts.delete(key);
+  else counts.set(key, count);
 }
 
 const linkOf = ({ from, to }: Turn): string => [from.site, to.site].toSorted().join(' ');

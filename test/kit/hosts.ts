@@ -1,5 +1,5 @@
 import type { HostSnapshot } from '../../src/control/fleet.ts';
-import type { Heartbeat, Inventory, Resources } from '../../src/control/messages.ts';
+import type { Heartbeat, Inventory, Resources, VmRecord } from '../../src/control/messages.ts';
 
 export const IMAGE = 'a'.repeat(64);
 
@@ -44,9 +44,31 @@ export function snapshot(
     host,
     site,
     alive: true,
+    draining: false,
     heartbeat: { ...beat, used: { ...beat.used, ...used } },
     inventory: inventory(site, host),
     reservations: [],
     ...change,
   };
 }
+
+export const vmRecord = (vm: string): VmRecord => ({
+  version: 1,
+  vm,
+  name: 'desk',
+  host: 'h1',
+  site: 's',
+  status: 'running',
+  generation: 1,
+  ownership: 'owned',
+  image: IMAGE,
+  template: null,
+  cpus: 1,
+  memoryMiB: 512,
+  diskMiB: 0,
+  accelerator: 'tcg',
+  machineType: 'pc',
+  cpuModel: 'qemu64',
+  migration: null,
+  updatedAtMs: 1,
+});

@@ -21,8 +21,8 @@ export async function freePort(): Promise<number> {
 export interface TestNats extends AsyncDisposable {
   server: NatsServer;
   address: string;
-  /** A further connection with the buckets open; it closes with the server. */
-  plane(name?: string): Promise<ControlPlane>;
+  /** A further connection with the buckets open, read as an agent does or as the center; it closes with the server. */
+  plane(name?: string, asCenter?: boolean): Promise<ControlPlane>;
   /** Kills the server, and returns when its keeper has started another. */
   crash(): Promise<void>;
 }

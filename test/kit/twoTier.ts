@@ -10,13 +10,19 @@ import {
 import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
 import { TwoTier } from '../../src/lab/two-tier.ts';
 import { makeVm } from '../../src/portal/client.ts';
-import { vmViewSchema, type VmView } from '../../src/site/api/messages.ts';
+import { vmViewSchema } from '../../src/site/api/messages.ts';
+import type { SystemPlan } from '../../src/center/setup/system.ts';
 import { freePort } from './nats.ts';
 import { cli } from './siteProcess.ts';
 import type { TempDir } from './tempdir.ts';
 
 /** A two-tier system with the CI guest staged at every host. */
-export async function twoTier(dir: TempDir, aps: number, hostsPerSite = 1): Promise<TwoTier> {
+export async function twoTier(
+  dir: TempDir,
+  aps: number,
+  hostsPerSite = 1,
+  change: Pick<SystemPlan, 'host'> = {},
+): Promise<TwoTier> {
   const system = await TwoTier.start({
     dir: dir.file('up'),
     aps,
@@ -24,6 +30,7 @@ export async function twoTier(dir: TempDir, aps: number, hostsPerSite = 1): Prom
     memoryMiB: 1024,
     accelerator: 'tcg',
     port: freePort,
+    ...change,
   });
   const [config = ''] = system.files.hosts.values();
   const built = await cli(['image', 'build', 'ci'], { config });
@@ -32,8 +39,12 @@ export async function twoTier(dir: TempDir, aps: number, hostsPerSite = 1): Prom
 }
 
 /** Makes a VM of the CI guest for a user with a device, and waits until its workload answers. */
-export async function deskOf(system: TwoTier, user: string): Promise<string> {
-  const body = { name: `desk-${user}`, user, image: 'ci' };
+export async function deskOf(
+  system: TwoTier,
+  user: string,
+  machine: { memoryMiB?: number; name?: string; homeSite?: string } = {},
+): Promise<string> {
+  const body = { name: `desk-${user}`, user, image: 'ci', ...machine };
   const made = await makeVm(system.center, body);
   await system.center.json('PUT', `/devices/phone-${user}`, deviceViewSchema, { body: { user } });
   return made.id;
@@ -61,16 +72,6 @@ export async function settledAt(system: TwoTier, id: string, site: string): Prom
     }
     await sleep(100);
   }
-}
-
-/** What each host that answers says of a VM. */
-export async function views(system: TwoTier, id: string): Promise<VmView[]> {
-  const found = await Promise.all(
-    [...system.files.hosts.keys()].map((host) =>
-      (async () => system.host(host).json('GET', `/vms/${id}`, vmViewSchema))().catch(() => undefined),
-    ),
-  );
-  return found.filter((view) => view !== undefined);
 }
 
 /** The guest's own check of every block and page that it wrote. */

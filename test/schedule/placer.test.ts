@@ -2,14 +2,14 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { sleep } from '../../src/base/async.ts';
 import { errorCode } from '../../src/base/errors.ts';
 import { Fleet } from '../../src/control/fleet.ts';
-import { placedSchema, type Place } from '../../src/control/messages.ts';
+import { placedSchema, type Place, type VmRecord } from '../../src/control/messages.ts';
 import type { ControlPlane } from '../../src/control/plane.ts';
 import { request } from '../../src/control/requests.ts';
 import { siteSubject } from '../../src/control/subjects.ts';
 import { SiteAgent } from '../../src/host/site-agent.ts';
 import { RESERVATION_MS } from '../../src/schedule/constants.ts';
 import { SitePlacer } from '../../src/schedule/placer.ts';
-import { heartbeat, IMAGE, inventory } from '../kit/hosts.ts';
+import { heartbeat, IMAGE, inventory, vmRecord } from '../kit/hosts.ts';
 import { silent, testNats, type TestNats } from '../kit/nats.ts';
 
 let nats: TestNats;
@@ -91,6 +91,41 @@ test('asked again it is the same place; released, or when it has ended, it is an
   // whoever reserved it was killed: nobody has to clean up
   nowMs += RESERVATION_MS;
   expect((await placer.place({ ...wanted(4), not: [] })).host).toBe('again-h1');
+});
+
+test('a VM that begins to count by itself while reservations are read counts all the same', async () => {
+  await using fleet = await site('meanwhile', 1);
+  const [first, second] = [wanted(1), wanted(2)];
+  await new SitePlacer({ plane, fleet, site: 'meanwhile' }).place({ ...first, not: [] });
+  const { reservations } = plane.buckets;
+  /** It arrives just after the reservations have been read. */
+  const arrives = async (): Promise<void> => {
+    const record: VmRecord = {
+      ...vmRecord(first.vm),
+      site: 'meanwhile',
+      host: 'meanwhile-h1',
+      updatedAtMs: 100,
+    };
+    await plane.buckets.vms.put(`meanwhile.meanwhile-h1.${first.vm}`, record);
+    const capacity = { cpus: 64, memoryMiB: 512, diskMiB: 100_000, vms: 64 };
+    const used = { cpus: 1, memoryMiB: 512, diskMiB: 10, vms: 1 };
+    for (let seq = 1000; !fleet.countedBy('meanwhile-h1').has(first.vm); seq++) {
+      plane.publishHeartbeat(heartbeat('meanwhile', 'meanwhile-h1', { capacity, used, seq, atMs: 200 }));
+      await sleep(10);
+    }
+  };
+  const slow = {
+    get: async (key: string) => {
+      const found = await reservations.get(key);
+      await arrives();
+      return found;
+    },
+    create: reservations.create.bind(reservations),
+    update: reservations.update.bind(reservations),
+  } as unknown as typeof reservations;
+  const slowPlane = { ...plane, buckets: { ...plane.buckets, reservations: slow } };
+  const placer = new SitePlacer({ plane: slowPlane, fleet, site: 'meanwhile' });
+  await expect(placer.place({ ...second, not: [] })).rejects.toMatchObject({ code: 'PLACE_NO_ROOM' });
 });
 
 test('over the control plane: the site’s agent answers, with its reason', async () => {

@@ -1,23 +1,18 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { Logger } from 'pino';
-import { sleep } from '../../base/async.ts';
 import { asCloudapError, type CloudapError, errorCode } from '../../base/errors.ts';
-import {
-  placedSchema,
-  type MoveRecord,
-  type Placed,
-  type VmRecord,
-  type moveCauses,
-} from '../../control/messages.ts';
+import type { MoveRecord, VmRecord } from '../../control/messages.ts';
 import type { ControlPlane } from '../../control/plane.ts';
 import { request } from '../../control/requests.ts';
 import { hostSubject, siteSubject } from '../../control/subjects.ts';
 import { migrationViewSchema } from '../../host/messages.ts';
 import type { MigrationView } from '../../site/api/messages.ts';
 import * as z from 'zod';
-import { MOVES_ACTIVE_MAX, MOVES_KEPT, PLACE_ATTEMPTS, PLACE_RETRY_MS } from '../constants.ts';
+import { MOVES_ACTIVE_MAX, MOVES_KEPT } from '../constants.ts';
 import { failCenter } from '../errors.ts';
 import { awaitMigration } from './outcome.ts';
+import { placeMove } from './place.ts';
+import { newMoveId, newRecord, type MoveRequest } from './record.ts';
 import { checkTransition, isTerminal } from './state.ts';
 
 /** Lets a move begin when its link and hosts have room for it. */
@@ -38,20 +33,6 @@ export interface MovesOptions {
   siteKnown: (site: string) => boolean;
 }
 
-export interface MoveRequest {
-  /** By default a new one; the same id again is the same move. */
-  move?: string;
-  vm: string;
-  toSite: string;
-  /** A host of that site; by default the site chooses. */
-  toHost?: string;
-  user: string | null;
-  cause: (typeof moveCauses)[number];
-  reason: string;
-  /** When the cause arose, e.g. the presence; by default now. */
-  requestedAtMs?: number;
-}
-
 /** A move with what is known of its migration while it goes. */
 export interface MoveView {
   record: MoveRecord;
@@ -65,8 +46,6 @@ interface Active {
   readonly ended: Promise<void>;
 }
 
-export const newMoveId = (): string => `mig-${randomBytes(6).toString('hex')}`;
-
 /**
  * The moves of all VMs: each is a record that says how far it is, written before each step, so that a center that
  * was killed goes on where it stopped. Steps are idempotent by the move's id.
@@ -74,6 +53,7 @@ export const newMoveId = (): string => `mig-${randomBytes(6).toString('hex')}`;
 export class Moves {
   readonly #options: MovesOptions;
   readonly #active = new Map<string, Active>();
+  readonly #activeByVm = new Map<string, Active>();
   readonly #ended = new Map<string, MoveRecord>();
   readonly #listeners = new Set<(view: MoveView) => void>();
   readonly #closing = new AbortController();
@@ -100,7 +80,7 @@ export class Moves {
   }
 
   activeOf(vm: string): MoveView | undefined {
-    return [...this.#active.values()].find(({ record }) => record.vm === vm);
+    return this.#activeByVm.get(vm);
   }
 
   /** Those under way first, then the latest. */
@@ -138,26 +118,20 @@ export class Moves {
     const busy = this.activeOf(wanted.vm);
     if (busy) throw failCenter('MOVE_BUSY', busy.record.move, { fields: { move: busy.record.move } });
     if (this.#active.size >= MOVES_ACTIVE_MAX) throw failCenter('MOVE_TOO_MANY', `${this.#active.size}`);
-    const record: MoveRecord = {
-      version: 1,
-      move: id,
-      vm: vm.vm,
-      name: vm.name,
-      user: wanted.user,
-      from: { site: vm.site, host: vm.host },
-      to: { site: toSite, host: toHost ?? null },
-      cause: wanted.cause,
-      reason: wanted.reason,
-      state: 'queued',
-      requestedAtMs: wanted.requestedAtMs ?? Date.now(),
-      startedAtMs: null,
-      endedAtMs: null,
-      error: null,
-      figures: null,
-    };
+    const record = newRecord(id, vm, wanted);
     const active = this.#launch(record, plane.buckets.moves.put(id, record));
     await active.written;
     return record;
+  }
+
+  /** Writes down that a VM does not go where its user is, and why: the answer to a presence that has no move. */
+  async stayed(wanted: Omit<MoveRequest, 'move' | 'toHost'>): Promise<void> {
+    const vm = this.#options.locate(wanted.vm);
+    if (!vm) return;
+    const queued = newRecord(newMoveId(), vm, wanted);
+    const record: MoveRecord = { ...queued, state: 'stayed', endedAtMs: Date.now() };
+    await this.#options.plane.buckets.moves.put(record.move, record);
+    this.#close(record);
   }
 
   /** Ends a move that has not switched yet. @throws MOVE_UNKNOWN, MIGRATE_TOO_LATE */
@@ -185,6 +159,7 @@ export class Moves {
     const { promise, resolve } = Promise.withResolvers<void>();
     const active = { record, migration: undefined, abort, ended: promise, written };
     this.#active.set(record.move, active);
+    this.#activeByVm.set(record.vm, active);
     const signal = AbortSignal.any([abort.signal, this.#closing.signal]);
     void written
       .then(() => this.#run(active, signal))
@@ -200,45 +175,18 @@ export class Moves {
     if (active.record.state === 'queued')
       await this.#step(active, { state: 'placing', startedAtMs: Date.now() });
     if (active.record.state === 'placing') {
-      const host = await this.#place(active.record, signal);
+      const vm = this.#options.locate(active.record.vm);
+      if (!vm) throw failCenter('MOVE_VM_UNKNOWN', active.record.vm);
+      const { host, reason } = await placeMove(this.#options.plane, active.record, vm, signal);
       signal.throwIfAborted();
-      await this.#step(active, { state: 'migrating', to: { site: to.site, host } });
+      await this.#step(active, {
+        state: 'migrating',
+        to: { site: to.site, host },
+        hostReason: reason,
+      });
     }
     const view = await this.#migrate(active, signal);
     await this.#settle(active, view);
-  }
-
-  /** The target's site chooses one of its hosts and holds the room there. */
-  async #place(record: MoveRecord, signal: AbortSignal): Promise<string> {
-    const vm = this.#options.locate(record.vm);
-    if (!vm) throw failCenter('MOVE_VM_UNKNOWN', record.vm);
-    const { plane } = this.#options;
-    const place = {
-      id: record.move,
-      vm: vm.vm,
-      cpus: vm.cpus,
-      memoryMiB: vm.memoryMiB,
-      diskMiB: vm.diskMiB,
-      accelerator: vm.accelerator,
-      image: vm.image,
-      not: [vm.host],
-      ...(record.to.host === null ? {} : { only: record.to.host }),
-    };
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        const placed: Placed = await request(
-          plane.connection,
-          siteSubject(record.to.site, 'place'),
-          place,
-          placedSchema,
-        );
-        return placed.host;
-      } catch (error) {
-        // its agent may be starting
-        if (errorCode(error) !== 'CONTROL_NO_ANSWER' || attempt === PLACE_ATTEMPTS) throw error;
-        await sleep(PLACE_RETRY_MS, signal);
-      }
-    }
   }
 
   async #migrate(active: Active, signal: AbortSignal): Promise<MigrationView> {
@@ -340,8 +288,13 @@ export class Moves {
   #finish(active: Active): void {
     const { record } = active;
     this.#active.delete(record.move);
+    if (this.#activeByVm.get(record.vm) === active) this.#activeByVm.delete(record.vm);
+    this.#close(record, active.migration);
+  }
+
+  #close(record: MoveRecord, migration?: MigrationView): void {
     this.#keep(record);
-    this.#tell(active);
+    this.#tell({ record, migration });
     const { plane, log } = this.#options;
     plane
       .publishEvent({
@@ -366,7 +319,7 @@ export class Moves {
     void this.#options.plane.buckets.moves.remove(oldest).catch(() => {});
   }
 
-  #tell({ record, migration }: Active): void {
+  #tell({ record, migration }: MoveView): void {
     for (const listener of this.#listeners) listener({ record, migration });
   }
 

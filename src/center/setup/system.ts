@@ -5,7 +5,7 @@ import { enrol } from '../../registry/enrol.ts';
 import { decodeToken } from '../../registry/token.ts';
 import { failRegistry } from '../../registry/errors.ts';
 import { parseAddress } from '../../site/config-text.ts';
-import { exists, writeNode } from './node-files.ts';
+import { exists, writeNode, type HostSettings } from './node-files.ts';
 
 export interface SystemPlan {
   /** Below it each agent gets a directory of its own. */
@@ -16,6 +16,8 @@ export interface SystemPlan {
   readonly accelerator: 'auto' | 'tcg' | 'kvm';
   /** Ports of the loopback interface: NATS, enrolment, then a gateway for each host. */
   readonly port: () => Promise<number>;
+  /** What is different at a host, whose gateway listens there. */
+  readonly host?: (id: string, listen: string) => Promise<Partial<HostSettings>>;
 }
 
 export interface SystemFiles {
@@ -86,12 +88,14 @@ async function enrolNode(plan: SystemPlan, ask: AskToken, wanted: Parameters<Ask
   const token = decodeToken(await ask(wanted));
   const address = parseAddress(token.address);
   if (!address) throw failRegistry('ENROL_TOKEN', token.address);
+  const listen = `127.0.0.1:${await plan.port()}`;
   await writeNode(dir, await enrol(token, address), token.address, {
-    listen: `127.0.0.1:${await plan.port()}`,
+    listen,
     // hosts of one machine may share base images
     imageDir: '../images',
     memoryMiB: plan.memoryMiB,
     vms: 16,
     accelerator: plan.accelerator,
+    ...(await plan.host?.(wanted.node, listen)),
   });
 }

@@ -12,6 +12,7 @@ import * as accounts from './accounts.ts';
 import * as change from './change.ts';
 import * as look from './look.ts';
 import * as registry from './registry.ts';
+import * as schedule from './schedule.ts';
 
 export default function center(context: CliContext): Command {
   const group = command(
@@ -35,7 +36,7 @@ export default function center(context: CliContext): Command {
     look.vms,
     look.devices,
     look.users,
-    look.moves,
+    schedule.moves,
     change.site,
     change.vm,
     change.rm,
@@ -43,6 +44,9 @@ export default function center(context: CliContext): Command {
     change.deviceToken,
     change.move,
     change.abort,
+    schedule.rebalance,
+    schedule.drain,
+    schedule.undrain,
     registry.token,
     registry.tokens,
     registry.nodes,

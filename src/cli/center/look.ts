@@ -5,7 +5,6 @@ import {
   centerVmSchema,
   deviceViewSchema,
   hostViewSchema,
-  moveViewSchema,
 } from '../../portal/messages.ts';
 import { siteRecordSchema, whereaboutsSchema } from '../../control/messages.ts';
 import { centerClient, type CenterOptions } from '../kit/center-client.ts';
@@ -48,10 +47,10 @@ export const hosts = look(
   (client) => client.all('/hosts', hostViewSchema),
   (all) => [
     ['host', 'site', 'state', 'vms', 'memory MiB', 'cpu', 'images'],
-    ...all.map(({ host, site: at, alive, heartbeat: { capacity, used, cpuLoad }, inventory }) => [
+    ...all.map(({ host, site: at, alive, draining, heartbeat: { capacity, used, cpuLoad }, inventory }) => [
       host,
       at,
-      alive ? 'alive' : 'silent',
+      `${alive ? 'alive' : 'silent'}${draining ? ', drained' : ''}`,
       `${used.vms}/${capacity.vms}`,
       `${used.memoryMiB}/${capacity.memoryMiB}`,
       `${Math.round(100 * cpuLoad)} %`,
@@ -105,24 +104,6 @@ export const users = look(
       at ?? 'nowhere',
       id,
       new Date(sinceMs).toISOString(),
-    ]),
-  ],
-);
-
-export const moves = look(
-  'moves',
-  'moves under way, then the latest',
-  (client) => client.all('/moves', moveViewSchema),
-  (all) => [
-    ['move', 'vm', 'from', 'to', 'state', 'switch ms', 'why'],
-    ...all.map(({ record: r }) => [
-      r.move,
-      r.name,
-      r.from.host,
-      r.to.host ?? r.to.site,
-      r.state,
-      r.figures ? `${Math.round(r.figures.switchTimeMs)}` : '',
-      r.error?.message ?? r.reason,
     ]),
   ],
 );

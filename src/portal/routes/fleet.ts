@@ -31,7 +31,8 @@ export function fleetRoutes(app: App, { center }: Portal): void {
       const before = await plane.buckets.sites.get(site);
       const tier = site === config.id ? ('center' as const) : ('ap' as const);
       const createdAtMs = before?.value.createdAtMs ?? Date.now();
-      const record = { version: 1 as const, ...before?.value, site, tier, label, strategy, createdAtMs };
+      const draining = before?.value.draining ?? [];
+      const record = { version: 1 as const, site, tier, label, strategy, draining, createdAtMs };
       await plane.buckets.sites.put(site, record);
       return record;
     },
@@ -45,10 +46,11 @@ export function fleetRoutes(app: App, { center }: Portal): void {
     ({ query }) => {
       const { items, next } = page(fleet.hosts(), ({ host }) => host, query);
       return {
-        items: items.map(({ host, site, alive, heartbeat, inventory }) => ({
+        items: items.map(({ host, site, alive, draining, heartbeat, inventory }) => ({
           host,
           site,
           alive,
+          draining,
           heartbeat,
           inventory: inventory ?? null,
         })),

@@ -5,6 +5,7 @@ import { moveRoutes } from './moves.ts';
 import { operationRoutes } from './operation.ts';
 import { presenceRoutes } from './presence.ts';
 import { registryRoutes } from './registry.ts';
+import { scheduleRoutes } from './schedule.ts';
 import { sessionRoutes } from './sessions.ts';
 import { taskRoutes } from './tasks.ts';
 import { vmRoutes } from './vms.ts';
@@ -19,6 +20,7 @@ export function registerRoutes(app: App, portal: Portal): void {
     moveRoutes,
     presenceRoutes,
     registryRoutes,
+    scheduleRoutes,
     taskRoutes,
   ])
     routes(app, portal);
