@@ -325,6 +325,7 @@ export class MemorySource implements AsyncDisposable {
     clearTimeout(this.#flushTimer);
     this.#discarding = true;
     this.#discard.resolve();
+    this.resumeBackground();
     this.#options.pace?.end();
     for (const { socket, wake, retained } of this.#channels) {
       wake?.();
@@ -438,6 +439,8 @@ export class MemorySource implements AsyncDisposable {
       if (this.#tail.push(chunk)) this.#releaseTail(channel);
     } else if (index === 1 || this.#phase !== 'precopy') encoder.flush();
     if (this.#heldBack && index === 0) {
+      // with the second channel nothing of this one is waited for, and packing it would take the switch's processors
+      if (this.#handover === 'sent' && this.#channels[1].socket) return this.#heldBack.promise;
       this.#heldBackBytes += chunk.length;
       // reading on lets QEMU come to the pages that are asked for
       if (this.#heldBackBytes < HELD_BACK_BYTES) return;

@@ -243,6 +243,7 @@ export class SourceMover implements AsyncDisposable {
       memoryBytes: this.#config.vm.memoryMiB * 2 ** 20,
       cutShort: (over) => this.#cutShort(memory, over),
       ready: this.#targetReady,
+      prepare: () => flushOverlay(qmp, this.#config.overlayPath),
       commit: async () => {
         this.#roundOneBytes = session.stats().bulk.bytesSent;
         await this.#offer();
