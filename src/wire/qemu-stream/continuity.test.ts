@@ -193,12 +193,12 @@ function misplaced(seed: number, repair: boolean): { wrong: number; repaired: nu
 describe('pages that QEMU 7.2 leaves without the name of their block', () => {
   test('come to the right one, whatever was asked for and in whatever order both channels are read', () => {
     let repaired = 0;
-    for (let seed = 1; seed <= 40; seed++) {
+    for (let seed = 1; seed <= 8; seed++) {
       const result = misplaced(seed, true);
       expect(result.wrong, `seed ${seed}`).toBe(0);
       repaired += result.repaired;
     }
-    expect(repaired).toBeGreaterThan(20);
+    expect(repaired).toBeGreaterThan(4);
   });
 
   test('come to a wrong one without that', () => {
