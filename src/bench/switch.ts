@@ -44,7 +44,7 @@ interface Options {
   cases: string;
   use?: number;
   codecs: string;
-  switchBudget?: number | null;
+  switchBudget?: number | 'none';
   diskRate: number;
   memoryRate: number;
   link?: string;
@@ -70,7 +70,7 @@ const command = benchCommand(
   )
   .option('--codecs <list>', `of memory and disk: of ${benchCodecs.join(', ')}`, 'content')
   .option('--switch-budget <ms>', 'ours: as `cloudap migrate --switch-budget`; `none` for none', (text) =>
-    text === 'none' ? null : count(text),
+    text === 'none' ? text : count(text),
   )
   .option('--disk-rate <n>', "busy: the guest's disk operations a second", count, 30)
   .option('--memory-rate <n>', 'busy: memory pages that the guest writes a second', count, 300)
@@ -141,7 +141,7 @@ await benchMain(command, async (signal, save): Promise<Outcome> => {
           load: busy,
           useMs,
           template,
-          switchBudgetMs: options.switchBudget,
+          switchBudgetMs: options.switchBudget === 'none' ? null : options.switchBudget,
           rateMbit: link.rateMbit,
         };
         for await (const result of runOurs(lab, image, journey, signal)) {

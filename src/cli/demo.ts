@@ -11,7 +11,7 @@ import { parseLinkSpec } from '../link/link-spec.ts';
 import { DemoVm } from './demo/steps.ts';
 import { action, command, type CliContext } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
-import { parseBudgetMs } from './kit/duration.ts';
+import { budgetOf, parseBudgetMs } from './kit/duration.ts';
 import { defaultCacheDir } from './kit/image-store.ts';
 import { withInterrupt } from './kit/interrupt.ts';
 import { MigrationDisplay, summary } from './kit/migration-display.ts';
@@ -27,7 +27,7 @@ interface Options {
   link: string;
   memoryCodec?: string;
   diskCodec?: string;
-  switchBudget?: number | null;
+  switchBudget?: number | 'none';
   json?: string;
   keep?: boolean;
 }
@@ -103,7 +103,7 @@ async function runDemo(context: CliContext, options: Options, signal: AbortSigna
           scheme: options.scheme,
           ...(options.memoryCodec ? { memoryCodec: options.memoryCodec } : {}),
           ...(options.diskCodec ? { diskCodec: options.diskCodec } : {}),
-          ...(options.switchBudget === undefined ? {} : { switchBudgetMs: options.switchBudget }),
+          ...budgetOf(options.switchBudget),
         },
         (next) => display.show(next),
       )

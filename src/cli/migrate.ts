@@ -7,7 +7,7 @@ import { migrationViewSchema, type Migrate, type MigrationView } from '../site/a
 import type { ApiClient } from '../site/api/client.ts';
 import { action, apiClient, command, withSite, type CliContext, type SiteOptions } from './kit/command.ts';
 import { EXIT_OK } from './kit/constants.ts';
-import { parseBudgetMs } from './kit/duration.ts';
+import { budgetOf, parseBudgetMs } from './kit/duration.ts';
 import { MigrationDisplay, summary } from './kit/migration-display.ts';
 import { failUsage, formatMs, printJson, table } from './kit/output.ts';
 
@@ -16,7 +16,7 @@ interface Options extends SiteOptions {
   scheme: 'hybrid';
   memoryCodec?: 'raw' | 'rle' | 'zstd' | 'content';
   diskCodec?: 'raw' | 'rle' | 'zstd' | 'content';
-  switchBudget?: number | null;
+  switchBudget?: number | 'none';
   cancel?: string;
   takeBack?: string;
   follow?: string;
@@ -92,7 +92,7 @@ export default function migrate(context: CliContext): Command {
           scheme: options.scheme,
           ...(options.memoryCodec ? { memoryCodec: options.memoryCodec } : {}),
           ...(options.diskCodec ? { diskCodec: options.diskCodec } : {}),
-          ...(options.switchBudget === undefined ? {} : { switchBudgetMs: options.switchBudget }),
+          ...budgetOf(options.switchBudget),
         };
         const { migrationId } = await api.json('POST', '/migrations', migrationViewSchema, { body });
         return follow(context, api, migrationId, options);

@@ -119,6 +119,25 @@ test('the reader gives pages by ordinal, across files, and names those that are 
   expect([...cut.missing]).toEqual([2, 3]);
 });
 
+test('a thread that was started ahead reads as any other, once; one that is not needed ends', async () => {
+  await using dir = await tempDir();
+  const file = await disk(dir);
+  await makePageIndex(file);
+  ContentReader.startAhead();
+  ContentReader.startAhead();
+  for (let i = 0; i < 2; i++) {
+    await using reader = await ContentReader.open([file], neverWarn);
+    expect(reader.agree(reader.digests)).toHaveLength(1);
+    const { bodies, missing } = await reader.read(Float64Array.of(5, 299));
+    expect([...missing]).toEqual([]);
+    expect(bodies.equals(Buffer.concat([body(5), body(299)]))).toBe(true);
+  }
+  ContentReader.startAhead();
+  await ContentReader.endAhead();
+  await using reader = await ContentReader.open([file], neverWarn);
+  expect(reader.digests).toHaveLength(1);
+});
+
 test('a reader without anything, and one whose thread has ended, have nothing', async () => {
   await using dir = await tempDir();
   const warnings: string[] = [];

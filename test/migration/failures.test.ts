@@ -13,7 +13,7 @@ import type { MigrationState } from '../../src/migration/state.ts';
 import { MoverLab, type Place, type Run } from '../kit/moverLab.ts';
 import { type TempDir, tempDir } from '../kit/tempdir.ts';
 
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 300_000 });
 
 let dir: TempDir;
 let lab: MoverLab;

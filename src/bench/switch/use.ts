@@ -119,9 +119,10 @@ export class UseSampler implements Disposable {
     const known = this.#stages.get(pid);
     if (known !== undefined) return known;
     const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-    const [, what = 'agent'] = programs.find(([pattern]) => pattern.test(command)) ?? [];
-    const stage = `${side} ${what}`;
-    this.#stages.set(pid, stage);
+    const [, program] = programs.find(([pattern]) => pattern.test(command)) ?? [];
+    const stage = `${side} ${program ?? 'agent'}`;
+    // a child may be about to become another program
+    if (program !== undefined || this.#sides.has(pid)) this.#stages.set(pid, stage);
     return stage;
   }
 }

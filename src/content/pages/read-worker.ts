@@ -2,6 +2,7 @@
  * Thread that reads pages of the files that both sites hold and verifies each against its index. Its file reads may
  * block, and its hashing takes as long as the source's: neither belongs on a mover's event loop.
  */
+import { once } from 'node:events';
 import { closeSync, openSync, readSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { errorCode } from '../../base/errors.ts';
@@ -16,7 +17,6 @@ interface Part {
   readonly index: PageIndex;
 }
 
-const { files } = workerData as ReadWorkerStart;
 const opened = new Map<string, Part>();
 const port = parentPort;
 if (!port) throw new Error('this file is a worker');
@@ -26,6 +26,9 @@ const slots: Buffer[] = [];
 /** The files agreed on, in their order. */
 let parts: readonly Part[] = [];
 
+/** Given at its start, or later to one that waits. */
+const { files } =
+  (workerData as ReadWorkerStart | null) ?? ((await once(port, 'message')) as [ReadWorkerStart])[0];
 const problems: { file: number; code: string; message: string }[] = [];
 for (const [i, file] of files.entries()) {
   try {

@@ -91,8 +91,9 @@ export class ContentReader implements AsyncDisposable {
    */
   static async open(files: readonly ContentFile[], warn: ContentWarning): Promise<ContentReader> {
     const start: ReadWorkerStart = { files };
-    const worker = new Worker(WORKER, { workerData: start });
-    worker.unref();
+    const worker = spare ?? startWorker(start);
+    if (worker === spare) worker.postMessage(start);
+    spare = undefined;
     const opened = Promise.withResolvers<Extract<ReadAnswer, { kind: 'open' }>>();
     worker.once('message', (answer: ReadAnswer) => {
       if (answer.kind === 'open') opened.resolve(answer);
@@ -107,6 +108,23 @@ export class ContentReader implements AsyncDisposable {
       makePageIndexInBackground(file).catch((error: unknown) => warn(error as CloudapError, file));
     }
     return new ContentReader(worker, new Map(indexes.map(({ digest, entries }) => [digest, entries])));
+  }
+
+  /** Has a thread started and waiting: the next `open` need not wait for it to load its program. */
+  static startAhead(): void {
+    if (spare) return;
+    const worker = startWorker(null);
+    spare = worker;
+    const gone = (): void => {
+      if (spare === worker) spare = undefined;
+    };
+    worker.once('error', gone);
+    worker.once('exit', gone);
+  }
+
+  /** Nobody will open any files. */
+  static async endAhead(): Promise<void> {
+    await spare?.terminate();
   }
 
   /** Digests of the indexes that are here. */
@@ -187,6 +205,14 @@ export class ContentReader implements AsyncDisposable {
     this.#waiting.urgent.length = 0;
     this.#waiting.bulk.length = 0;
   }
+}
+
+let spare: Worker | undefined;
+
+function startWorker(start: ReadWorkerStart | null): Worker {
+  const worker = new Worker(WORKER, { workerData: start });
+  worker.unref();
+  return worker;
 }
 
 function asBuffer({ buffer, byteOffset, length }: Uint8Array): Buffer {

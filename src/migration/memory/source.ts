@@ -6,6 +6,7 @@ import type { CodecName } from '../../wire/codec.ts';
 import type { EncodedFrame } from '../../wire/qemu-stream/batch.ts';
 import { PAGE_BYTES } from '../../wire/qemu-stream/constants.ts';
 import { StreamEncoder, type StreamStats } from '../../wire/qemu-stream/encoder.ts';
+import { Continuity } from '../../wire/qemu-stream/continuity.ts';
 import type { ContentLookup } from '../../wire/qemu-stream/content.ts';
 import {
   encodePageRequest,
@@ -58,6 +59,8 @@ export interface MemorySourceOptions {
    * would start the VM here again when its connection breaks.
    */
   onTakeover: (completed: boolean) => Promise<void>;
+  /** QEMU leaves names of blocks out wrongly, see Continuity: they are put in. */
+  repairNames?: boolean | undefined;
   /** How fast what nobody waits for may go once the VM runs at the target. */
   pace?: Pace | undefined;
 }
@@ -116,6 +119,7 @@ export class MemorySource implements AsyncDisposable {
   readonly #bytes = { memory: 0, device: 0 };
   readonly #pumps: Promise<void>[] = [];
   #residue: ChannelResidue | undefined;
+  readonly #continuity: Continuity | undefined;
   readonly #switching = Promise.withResolvers<void>();
   /** For round one; undefined where the codec has nothing to pack. */
   readonly #packing: Packing | undefined;
@@ -153,6 +157,7 @@ export class MemorySource implements AsyncDisposable {
         apply: (zstdLevel) => this.#channels[0].encoder.tune(zstdLevel),
       });
     }
+    this.#continuity = options.repairNames ? new Continuity() : undefined;
     this.#channels = [this.#makeChannel(0), this.#makeChannel(1)];
     this.#server = createServer({ highWaterMark: 256 * 1024 }, (socket) => this.#accept(socket));
   }
@@ -325,6 +330,7 @@ export class MemorySource implements AsyncDisposable {
     clearTimeout(this.#flushTimer);
     this.#discarding = true;
     this.#discard.resolve();
+    this.resumeBackground();
     this.#options.pace?.end();
     for (const { socket, wake, retained } of this.#channels) {
       wake?.();
@@ -345,6 +351,7 @@ export class MemorySource implements AsyncDisposable {
         {
           mode: index === 0 ? 'main' : 'ram',
           codec: this.#options.codec,
+          continuity: this.#continuity,
           ...(index === 0 ? { zstdLevel: this.#options.zstdLevel } : {}),
           background: {
             // what is waited for is not sent through another thread
@@ -402,6 +409,7 @@ export class MemorySource implements AsyncDisposable {
     try {
       for await (const chunk of chunks) {
         try {
+          if (index === 0 && this.#phase !== 'precopy' && this.#continuity) await this.#urgentFirst();
           if (this.#discarding) channel.encoder.push(chunk);
           else await this.#take(channel, chunk);
           if (index === 0 && chunks.isEmpty) this.#listeningSinceMs = performance.now();
@@ -426,6 +434,20 @@ export class MemorySource implements AsyncDisposable {
     await this.#options.session.send('urgent', MESSAGE_STREAM_END, encodeStreamEnd(index, channel.sequence));
   }
 
+  /**
+   * What QEMU has written on its second channel before what was read here last is dealt with: it stands in that socket by
+   * now, and two turns of the event loop read it.
+   */
+  async #urgentFirst(): Promise<void> {
+    const { chunks } = this.#channels[1];
+    if (!chunks) return;
+    for (;;) {
+      for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve));
+      if (chunks.isEmpty || this.#discarding) return;
+      await sleep(1);
+    }
+  }
+
   async #take(channel: Channel, chunk: Buffer): Promise<void> {
     const { encoder, index } = channel;
     if (index === 0) {
@@ -438,6 +460,8 @@ export class MemorySource implements AsyncDisposable {
       if (this.#tail.push(chunk)) this.#releaseTail(channel);
     } else if (index === 1 || this.#phase !== 'precopy') encoder.flush();
     if (this.#heldBack && index === 0) {
+      // with the second channel nothing of this one is waited for, and packing it would take the switch's processors
+      if (this.#handover === 'sent' && this.#channels[1].socket) return this.#heldBack.promise;
       this.#heldBackBytes += chunk.length;
       // reading on lets QEMU come to the pages that are asked for
       if (this.#heldBackBytes < HELD_BACK_BYTES) return;

@@ -4,6 +4,8 @@ import { MigrationStateMachine } from '../state.ts';
 import type { MoverConfig, MoverStatus } from './config.ts';
 
 const PROGRESS_INTERVAL_MS = 250;
+/** While the VM stands still the agent, and whoever follows it, are not woken: a switch that takes longer they hear of then. */
+const SWITCHING_UNTOLD_MS = 100;
 
 /** What both roles share: state, progress, and telling the agent about them. */
 export class MoverContext {
@@ -17,6 +19,7 @@ export class MoverContext {
   #status: MoverStatus;
   #progress: () => Partial<Pick<MoverStatus, 'link' | 'progress'>> = () => ({});
   #told = '';
+  #untold: NodeJS.Timeout | undefined;
 
   constructor(config: MoverConfig, log: Logger) {
     this.#config = config;
@@ -67,6 +70,16 @@ export class MoverContext {
 
   #update(change: Partial<MoverStatus>): void {
     this.#status = { ...this.status(), ...change };
+    if (this.states.state === 'switching' && change.error === undefined) {
+      this.#untold ??= setTimeout(() => this.#tell(), SWITCHING_UNTOLD_MS);
+      return;
+    }
+    this.#tell();
+  }
+
+  #tell(): void {
+    clearTimeout(this.#untold);
+    this.#untold = undefined;
     const told = JSON.stringify(this.#status);
     if (told === this.#told) return;
     this.#told = told;

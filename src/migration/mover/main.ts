@@ -10,6 +10,7 @@ import { createInterface } from 'node:readline';
 import { destination, pino } from 'pino';
 import { asCloudapError } from '../../base/errors.ts';
 import { RpcPeer } from '../../link/rpc.ts';
+import { ContentReader } from '../../content/pages/reader.ts';
 import { migrationFail } from '../messages.ts';
 import { isBeforeSwitch, isTerminal } from '../state.ts';
 import { type MoverConfig, moverConfigSchema } from './config.ts';
@@ -44,6 +45,8 @@ async function main(configPath: string): Promise<number> {
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => onSignal(context, name));
   await using mover =
     config.role === 'source' ? new SourceMover(config, context) : new TargetMover(config, context);
+  // only a target reads pages
+  if (config.role === 'source') void ContentReader.endAhead();
   let code = 0;
   let server: Server | undefined;
   try {
@@ -135,7 +138,10 @@ async function firstLine(): Promise<string | undefined> {
 
 // the agent may go at any time, and its end of the pipe with it
 process.stdout.on('error', () => {});
-const rehearsal = setTimeout(rehearse, REHEARSE_AFTER_MS);
+const rehearsal = setTimeout(() => {
+  rehearse();
+  ContentReader.startAhead();
+}, REHEARSE_AFTER_MS);
 const configPath = await firstLine();
 clearTimeout(rehearsal);
 if (configPath !== undefined) process.exitCode = await main(configPath);

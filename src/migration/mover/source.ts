@@ -42,6 +42,8 @@ const CHANNELS_TIMEOUT_MS = 2_000;
 const CHANNELS_SETTLE_MS = 100;
 /** What emptying the pipe, freeze and resume take: a budgeted switch ends round one so much earlier. */
 const SWITCH_ALLOWANCE_MS = 60;
+/** From this version on QEMU goes by channel where it leaves out the name of a page's block. */
+const QEMU_NAMES_RIGHT = 8;
 const FOREVER = { timeoutMs: Number.POSITIVE_INFINITY };
 /** Statuses of QEMU's `MIGRATION` event after which nothing follows. */
 const ENDS = ['completed', 'failed', 'cancelled'];
@@ -153,6 +155,7 @@ export class SourceMover implements AsyncDisposable {
         socketPath: config.streamSocket,
         session,
         pace: this.#pace,
+        repairNames: Number.parseInt(config.qemuVersion, 10) < QEMU_NAMES_RIGHT,
         codec: plainCodec(config.memoryCodec),
         zstdLevel: config.zstdLevel,
         onTakeover: async (completed) => {
@@ -243,6 +246,7 @@ export class SourceMover implements AsyncDisposable {
       memoryBytes: this.#config.vm.memoryMiB * 2 ** 20,
       cutShort: (over) => this.#cutShort(memory, over),
       ready: this.#targetReady,
+      prepare: () => flushOverlay(qmp, this.#config.overlayPath),
       commit: async () => {
         this.#roundOneBytes = session.stats().bulk.bytesSent;
         await this.#offer();

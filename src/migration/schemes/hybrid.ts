@@ -73,6 +73,8 @@ export async function switchOver(
     cutShort: (signal: AbortSignal) => Promise<void>;
     /** The target can take the VM. */
     ready: Promise<void>;
+    /** What need not wait for the empty pipe; failures are the business of `commit`. */
+    prepare: () => Promise<void>;
     commit: () => Promise<void>;
   },
 ): Promise<SwitchTimes> {
@@ -98,8 +100,12 @@ export async function switchOver(
   if (!stopped) await Promise.race([options.ready, stop, ...broken]);
   if (!stopped) {
     await qmp.migrateSetParameters({ 'max-bandwidth': THROTTLED_BYTES_PER_SECOND });
-    urgentPages = await ringPages(qmp, options.memoryBytes);
+    const rings = ringPages(qmp, options.memoryBytes);
+    const prepared = options.prepare();
+    for (const promise of [rings, prepared]) promise.catch(() => {});
     await Promise.race([memory.drained(signal), stop, ...broken]);
+    await Promise.race([prepared, stop, ...broken]);
+    if (!stopped) urgentPages = await rings;
   }
   const drainedMs = Date.now();
   signal.throwIfAborted();

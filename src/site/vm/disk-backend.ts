@@ -1,5 +1,6 @@
-import { chmod, constants, copyFile, readFile, stat, statfs, writeFile } from 'node:fs/promises';
-import { dirname, relative } from 'node:path';
+import { chmod, constants, copyFile, mkdtemp, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join, relative } from 'node:path';
 import { run } from '../../base/process.ts';
 import { inspectDisk } from '../../content/images/inspect.ts';
 import { DISK_TOOL_TIMEOUT_MS, EMPTY_DISK_MAX_BYTES, EMPTY_DISKS_KEPT } from '../constants.ts';
@@ -19,6 +20,17 @@ async function rememberEmpty(path: string, virtualBytes: number): Promise<void> 
   if (bytes.length <= EMPTY_DISK_MAX_BYTES) empty.set(virtualBytes, bytes);
 }
 
+/** A VM with a disk of this size has been made here, and may leave and come home: nothing waits for that now. */
+async function makeEmptyAhead(beside: string, virtualBytes: number): Promise<void> {
+  if (empty.has(virtualBytes) || empty.size >= EMPTY_DISKS_KEPT) return;
+  const folder = await mkdtemp(join(tmpdir(), 'cloudap-empty-'));
+  try {
+    await diskBackend.createQcow2(join(folder, basename(beside)), virtualBytes);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
 /** `qemu-img` in processes of its own, and what the file system says. */
 export const diskBackend: DiskBackend = {
   async createQcow2(path, virtualBytes, backing) {
@@ -29,7 +41,8 @@ export const diskBackend: DiskBackend = {
     if (backing) args.push('-u', '-b', backing.path, '-F', backing.format);
     await run('qemu-img', [...args, path, String(virtualBytes)], { timeoutMs: DISK_TOOL_TIMEOUT_MS });
     await chmod(path, 0o600);
-    if (!backing) await rememberEmpty(path, virtualBytes);
+    if (backing) void makeEmptyAhead(path, virtualBytes).catch(() => {});
+    else await rememberEmpty(path, virtualBytes);
   },
   async copy(from, to) {
     await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);

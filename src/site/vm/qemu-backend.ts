@@ -10,6 +10,7 @@ import { loadDeviceState, saveDeviceState } from '../../qemu/saved-state.ts';
 import type { ProcessIdentity } from '../../qemu/process-identity.ts';
 import { MACHINES_REMEMBERED } from '../constants.ts';
 import type { VmPaths } from '../paths.ts';
+import type { VmDefinition } from './definition.ts';
 import type { BaseImage, QemuBackend, QemuHandle, StartQemu } from '../ports.ts';
 import { probeQemu } from './qemu-facts.ts';
 
@@ -17,16 +18,23 @@ import { probeQemu } from './qemu-facts.ts';
 export function qemuBackend(wanted: 'auto' | 'tcg' | 'kvm'): QemuBackend {
   /** Making a machine takes a tenth of a second, and what this QEMU can does not change while the agent runs. */
   const possible = new Set<string>();
+  const keyOf = ({ machine, accelerator }: VmDefinition): string =>
+    JSON.stringify([machine.machineType, machine.cpuModel, machine.cpus, accelerator]);
+  const remember = (definition: VmDefinition): void => {
+    if (possible.size < MACHINES_REMEMBERED) possible.add(keyOf(definition));
+  };
   return {
     facts: () => probeQemu(wanted),
-    checkMachine: async ({ machine, accelerator }) => {
-      const { machineType, cpuModel, cpus } = machine;
-      const key = JSON.stringify([machineType, cpuModel, cpus, accelerator]);
-      if (possible.has(key)) return;
-      await checkMachine(machine, accelerator);
-      if (possible.size < MACHINES_REMEMBERED) possible.add(key);
+    checkMachine: async (definition) => {
+      if (possible.has(keyOf(definition))) return;
+      await checkMachine(definition.machine, definition.accelerator);
+      remember(definition);
     },
-    start: async (request) => new RealQemu(await startQemu(request), request.paths),
+    start: async (request) => {
+      const qemu = new RealQemu(await startQemu(request), request.paths);
+      remember(request.definition);
+      return qemu;
+    },
     adopt: async (_definition, paths, identity: ProcessIdentity) => {
       const found = await QemuProcess.adopt({
         process: identity,

@@ -6,9 +6,11 @@ import {
   FRAME_RAW_MIN_BYTES,
   PACKAGED_FRAME_RAW_BYTES,
   PAGE_BYTES,
+  RAM_CONTINUE,
   SECTION_PART,
   SECTION_START,
 } from './constants.ts';
+import type { Continuity } from './continuity.ts';
 import type { ContentLookup, ResidueRule } from './content.ts';
 import { DeviceBatch } from './device-batch.ts';
 import { fail } from './errors.ts';
@@ -52,6 +54,8 @@ export interface StreamEncoderOptions extends StreamHooks {
   readonly frameRawBytes?: number;
   /** Without it every frame is packed on the spot. */
   readonly background?: Background;
+  /** Has records named that QEMU has wrongly left without a name; both channels' encoders share one. */
+  readonly continuity?: Continuity | undefined;
   /** Fail with STREAM_UNKNOWN instead of passing on what is not understood. */
   readonly strict?: boolean;
 }
@@ -83,7 +87,7 @@ export interface StreamStats extends PageCounts {
 
 /**
  * Source side of the memory path: takes the bytes of QEMU's migration stream and emits frames, from which a
- * StreamDecoder makes the identical bytes. Nothing is kept back but the record that is not whole yet and the frame that
+ * StreamDecoder makes the identical bytes, but for names that `continuity` adds. Nothing is kept back but the record that is not whole yet and the frame that
  * is not full: call `flush()` whenever the source has nothing more to read.
  */
 export class StreamEncoder {
@@ -96,6 +100,10 @@ export class StreamEncoder {
   readonly #ledger = new PageLedger();
   readonly #frameRawBytes: number;
   readonly #strict: boolean;
+  readonly #continuity: Continuity | undefined;
+  readonly #channel: 'main' | 'urgent';
+  /** The next record is the first of its section. */
+  #isFirst = true;
   readonly #stats = {
     memory: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
     device: { bytesRaw: 0, bytesEncoded: 0, frames: 0 },
@@ -113,6 +121,8 @@ export class StreamEncoder {
     this.#background = options.background;
     this.#hooks = options;
     this.#strict = options.strict ?? false;
+    this.#continuity = options.continuity;
+    this.#channel = options.mode === 'ram' ? 'urgent' : 'main';
     const asked = options.frameRawBytes ?? FRAME_RAW_BYTES;
     this.#frameRawBytes = Math.min(FRAME_RAW_MAX_BYTES, Math.max(FRAME_RAW_MIN_BYTES, asked));
     this.#memory = new MemoryBatch({
@@ -236,15 +246,29 @@ export class StreamEncoder {
     if (nameBytes > 0) this.#ledger.enter(buf.toString('latin1', start + 9, start + 8 + nameBytes));
   }
 
+  /** The record itself, or with the name that it lacks. */
+  #named(buf: Buffer, start: number, end: number, page: number, nameBytes: number): PageRecord {
+    const record = { buf, start, end, nameBytes };
+    if (!this.#continuity) return record;
+    const own = nameBytes > 0 ? buf.toString('latin1', start + 9, start + 8 + nameBytes) : undefined;
+    const name = this.#continuity.record(this.#channel, page, own, this.#isFirst);
+    this.#isFirst = false;
+    return name === undefined ? record : withName(buf, start, end, name);
+  }
+
   #sink(): StreamSink {
     return {
-      dataPage: (buf, start, end, page, nameBytes) => {
+      dataPage: (...record) => {
+        const page = record[3];
+        const { buf, start, end, nameBytes } = this.#named(...record);
         this.#enter(buf, start, nameBytes);
         const batch = this.#beforeMemory();
         this.#ledger.add(page, batch.dataPage(buf, start, end, page, nameBytes));
         if (batch.full) this.#flushMemory();
       },
-      zeroPage: (buf, start, end, page, nameBytes) => {
+      zeroPage: (...record) => {
+        const page = record[3];
+        const { buf, start, end, nameBytes } = this.#named(...record);
         this.#enter(buf, start, nameBytes);
         this.#ledger.add(page, true);
         const batch = this.#beforeMemory();
@@ -252,6 +276,7 @@ export class StreamEncoder {
         if (batch.full) this.#flushMemory();
       },
       packedPage: (buf, start, end, page, nameBytes) => {
+        this.#isFirst = false;
         this.#enter(buf, start, nameBytes);
         this.#ledger.add(page, false);
         const batch = this.#beforeMemory();
@@ -266,21 +291,25 @@ export class StreamEncoder {
       device: (buf, start, end) => this.#addDevice(buf, start, end, this.#frameRawBytes),
       command: (id, data) => {
         this.#beforeDevice();
+        this.#continuity?.command(id, data);
         this.#hooks.onCommand?.(id, data);
       },
       packagedStart: (lengthBytes) => {
         this.#beforeDevice();
         this.#flushDevice();
         this.#stage = 'postcopy';
+        this.#continuity?.enterPostcopy();
         this.#hooks.onPackagedStart?.(lengthBytes);
       },
       packaged: (buf, start, end) => this.#addDevice(buf, start, end, PACKAGED_FRAME_RAW_BYTES),
       packagedEnd: () => this.#flushDevice(),
       blocks: (blocks) => {
         this.#blocks = blocks;
+        this.#continuity?.enter(blocks);
         this.#hooks.onRamBlocks?.(blocks);
       },
       sectionEnd: (type) => {
+        this.#isFirst = true;
         this.#hooks.onSectionEnd?.(type === SECTION_START ? 'start' : type === SECTION_PART ? 'part' : 'end');
       },
       rest: (reason, detail) => {
@@ -304,4 +333,23 @@ export class StreamEncoder {
       if (batch.rawBytes >= limitBytes) this.#flushDevice();
     }
   }
+}
+
+interface PageRecord {
+  readonly buf: Buffer;
+  readonly start: number;
+  readonly end: number;
+  readonly nameBytes: number;
+}
+
+/** A copy of a record without a name, with one: u64 page and flags, u8 + name, body. */
+function withName(buf: Buffer, start: number, end: number, name: string): PageRecord {
+  const nameBytes = 1 + name.length;
+  const out = Buffer.allocUnsafe(end - start + nameBytes);
+  buf.copy(out, 0, start, start + 8);
+  out.writeUInt8((out[7] as number) & ~RAM_CONTINUE, 7);
+  out.writeUInt8(name.length, 8);
+  out.write(name, 9, 'latin1');
+  buf.copy(out, 8 + nameBytes, start + 8, end);
+  return { buf: out, start: 0, end: out.length, nameBytes };
 }
