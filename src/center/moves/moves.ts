@@ -61,6 +61,8 @@ export interface MoveView {
 interface Active {
   record: MoveRecord;
   migration: MigrationView | undefined;
+  /** When its host was told to migrate. */
+  instructedAtMs: number | undefined;
   readonly abort: AbortController;
   readonly ended: Promise<void>;
 }
@@ -183,7 +185,14 @@ export class Moves {
   ): Active & { written: Promise<unknown> } {
     const abort = new AbortController();
     const { promise, resolve } = Promise.withResolvers<void>();
-    const active = { record, migration: undefined, abort, ended: promise, written };
+    const active = {
+      record,
+      migration: undefined,
+      instructedAtMs: undefined,
+      abort,
+      ended: promise,
+      written,
+    };
     this.#active.set(record.move, active);
     const signal = AbortSignal.any([abort.signal, this.#closing.signal]);
     void written
@@ -203,6 +212,7 @@ export class Moves {
       const host = await this.#place(active.record, signal);
       signal.throwIfAborted();
       await this.#step(active, { state: 'migrating', to: { site: to.site, host } });
+      active.instructedAtMs = Date.now();
     }
     const view = await this.#migrate(active, signal);
     await this.#settle(active, view);
@@ -282,6 +292,10 @@ export class Moves {
         figures: record && {
           downtimeMs: record.downtimeMs ?? 0,
           switchTimeMs: record.switchTimeMs ?? 0,
+          overheadMs:
+            active.instructedAtMs === undefined
+              ? null
+              : Math.max(0, active.instructedAtMs - active.record.requestedAtMs),
           totalTimeMs: record.totalTimeMs ?? 0,
           totalBytes: record.bytes.total,
         },

@@ -93,7 +93,7 @@ export const moves = look(
   '/moves',
   z.array(moveViewSchema),
   (all) => [
-    ['move', 'vm', 'from', 'to', 'state', 'switch ms', 'why'],
+    ['move', 'vm', 'from', 'to', 'state', 'switch ms', 'of it before', 'why'],
     ...all.map(({ record: r }) => [
       r.move,
       r.name,
@@ -101,6 +101,7 @@ export const moves = look(
       r.to.host ?? r.to.site,
       r.state,
       r.figures ? `${Math.round(r.figures.switchTimeMs)}` : '',
+      `${r.figures?.overheadMs ?? ''}`,
       r.error?.message ?? r.reason,
     ]),
   ],
