@@ -6,7 +6,11 @@ import type { Assignment, VmRecord } from '../control/messages.ts';
 import { decide, type Decision } from '../schedule/decide.ts';
 import { Backoff } from './backoff.ts';
 import { FOLLOW_SLICE, FOLLOW_SWEEP_MS } from './constants.ts';
+import { decideMove } from './decide-move.ts';
 import type { Moves } from './moves/moves.ts';
+
+/** States of a migration in which the VM runs at its target. */
+const AFTER_SWITCH: ReadonlySet<string> = new Set(['postcopy', 'finalizing', 'completed']);
 
 export interface FollowOptions {
   fleet: Fleet;
@@ -119,15 +123,24 @@ export class Follow {
   async #act(assignment: Assignment, decision: Decision): Promise<void> {
     const { fleet, moves } = this.#options;
     const { vm, user } = assignment;
-    const active = moves.activeOf(vm);
-    if (active) {
-      const { move, to, cause } = active.record;
-      // what somebody has asked for is not undone under way
-      if (cause === 'presence' || cause === 'leave') await this.#duringMove(move, to.site, vm, decision);
-      return;
-    }
     const record = fleet.vm(vm);
-    if (!record || record.site === decision.site) return;
+    if (!record) return;
+    const whereabouts = fleet.whereabouts(user)?.site ?? null;
+    const active = moves.activeOf(vm);
+    const action = decideMove({
+      at: record.site,
+      wanted: (assignment.follow ? whereabouts : null) ?? assignment.homeSite,
+      decided: decision.site,
+      active: active && {
+        to: active.record.to.site,
+        byUser: active.record.cause !== 'presence' && active.record.cause !== 'leave',
+        phase: AFTER_SWITCH.has(active.migration?.state ?? '') ? 'after-switch' : 'before-switch',
+      },
+    });
+    // what is known of the switch may be late: then its host refuses, and the move ends as it began
+    if (action === 'redirect' && active)
+      await moves.abort(active.record.move, decision.reason).catch(() => {});
+    if (action !== 'start') return;
     // a VM that stands still has nothing to move, and one that is being handed over is somebody's business already
     if (record.status !== 'running' || record.ownership !== 'owned') return;
     if (!this.#backoff.mayTry(vm, Date.now())) return;
@@ -145,19 +158,6 @@ export class Follow {
       reason: decision.reason,
       requestedAtMs: agoMs > 0 && agoMs <= FOLLOW_SWEEP_MS ? nowMs - agoMs : nowMs,
     });
-  }
-
-  /**
-   * The user has moved on while the VM moves. Before the switch the move is given up, and the VM goes, or stays, where it
-   * should; after the switch it ends as it began, and the next look moves it on.
-   */
-  async #duringMove(move: string, towards: string, vm: string, decision: Decision): Promise<void> {
-    const { fleet, moves } = this.#options;
-    const assignment = fleet.assignment(vm);
-    const userSite = assignment?.follow ? (fleet.whereabouts(assignment.user)?.site ?? null) : null;
-    const wanted = userSite ?? assignment?.homeSite;
-    if (wanted === undefined || wanted === towards || decision.site === towards) return;
-    await moves.abort(move, decision.reason).catch(() => {});
   }
 
   #ended(vm: string, well: boolean): void {

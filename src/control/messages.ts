@@ -193,7 +193,10 @@ export const moveRecordSchema = z.object({
   figures: z
     .object({
       downtimeMs: z.number(),
+      /** From when the cause arose (the presence) until the VM ran at the target. */
       switchTimeMs: z.number(),
+      /** The part of it until its host was told to migrate; null where a center that was killed meanwhile knew it. */
+      overheadMs: z.number().nullable().default(null),
       totalTimeMs: z.number(),
       totalBytes: z.number(),
     })

@@ -4,6 +4,8 @@ import { FLAP_CHANGES, FLAP_SETTLE_MS, FLAP_WINDOW_MS, LEAVE_GRACE_MS } from './
 export interface DeviceState {
   /** Where it counts as being; null: nowhere. */
   readonly site: string | null;
+  /** When it arrived there, or was found to have left. */
+  readonly siteSinceMs: number;
   /** Where it was seen last, and since when, if that does not count yet. */
   readonly pending: { readonly site: string | null; readonly sinceMs: number; readonly dueMs: number } | null;
   /** Where it was seen last. An arrival at the next site may come before the leave at the last, which then says nothing. */
@@ -14,7 +16,14 @@ export interface DeviceState {
   readonly lastAtMs: number;
 }
 
-export const unseen: DeviceState = { site: null, pending: null, seen: null, changesAtMs: [], lastAtMs: 0 };
+export const unseen: DeviceState = {
+  site: null,
+  siteSinceMs: 0,
+  pending: null,
+  seen: null,
+  changesAtMs: [],
+  lastAtMs: 0,
+};
 
 export interface Sighting {
   readonly kind: 'arrive' | 'leave';
@@ -39,7 +48,7 @@ export function sighted(state: DeviceState, { kind, site, atMs }: Sighting): Dev
   const flaps = changesAtMs.length > FLAP_CHANGES;
   if (wanted === null)
     return { ...next, pending: { site: null, sinceMs: atMs, dueMs: atMs + LEAVE_GRACE_MS } };
-  if (!flaps) return { ...next, site: wanted, pending: null, changesAtMs };
+  if (!flaps) return { ...next, site: wanted, siteSinceMs: atMs, pending: null, changesAtMs };
   return {
     ...next,
     changesAtMs,
@@ -51,5 +60,5 @@ export function sighted(state: DeviceState, { kind, site, atMs }: Sighting): Dev
 export function elapsed(state: DeviceState, nowMs: number): DeviceState {
   const { pending } = state;
   if (!pending || nowMs < pending.dueMs) return state;
-  return { ...state, site: pending.site, pending: null };
+  return { ...state, site: pending.site, siteSinceMs: pending.sinceMs, pending: null };
 }

@@ -7,6 +7,7 @@ import { STREAMS, type ControlPlane } from '../control/plane.ts';
 import { token } from '../control/subjects.ts';
 import { DEVICES_MAX, STRANGERS_MAX } from './constants.ts';
 import { elapsed, sighted, unseen, type DeviceState } from './device.ts';
+import { leading } from './user.ts';
 
 const TICK_MS = 250;
 const REOPEN_MS = 500;
@@ -30,6 +31,9 @@ export class PresenceTracker {
   readonly #devices = new Map<string, DeviceState>();
   /** Devices whose place is still to be written, and what was seen last. */
   readonly #unsettled = new Map<string, Presence | undefined>();
+  /** The devices of each user that were seen. */
+  readonly #devicesOf = new Map<string, Set<string>>();
+  readonly #ownerOf = new Map<string, string>();
   readonly #strangers = new Map<string, Presence>();
   readonly #stop = new AbortController();
   readonly #running: Promise<unknown>;
@@ -93,7 +97,10 @@ export class PresenceTracker {
   #keep(device: string, state: DeviceState): void {
     this.#devices.delete(device);
     this.#devices.set(device, state);
-    if (this.#devices.size > DEVICES_MAX) this.#devices.delete(this.#devices.keys().next().value ?? '');
+    if (this.#devices.size <= DEVICES_MAX) return;
+    const oldest = this.#devices.keys().next().value ?? '';
+    this.#devices.delete(oldest);
+    this.#own(oldest, undefined);
   }
 
   async #tick(): Promise<void> {
@@ -132,10 +139,26 @@ export class PresenceTracker {
     await this.#settling;
   }
 
+  /** Whose the device is, as far as it matters here. */
+  #own(device: string, user: string | undefined): void {
+    const before = this.#ownerOf.get(device);
+    if (before === user) return;
+    if (before !== undefined) {
+      const devices = this.#devicesOf.get(before);
+      devices?.delete(device);
+      if (devices?.size === 0) this.#devicesOf.delete(before);
+    }
+    this.#ownerOf.delete(device);
+    if (user === undefined) return;
+    this.#ownerOf.set(device, user);
+    this.#devicesOf.set(user, (this.#devicesOf.get(user) ?? new Set()).add(device));
+  }
+
   /** Writes where the user is, if that has changed. */
   async #settle(device: string, state: DeviceState, presence: Presence | undefined): Promise<void> {
     const { plane, onMoved } = this.#options;
     const owner = (await plane.buckets.devices.get(token(device)))?.value.user;
+    this.#own(device, owner);
     if (owner === undefined) {
       if (presence) this.#stranger(presence);
       return;
@@ -143,25 +166,28 @@ export class PresenceTracker {
     if (state.pending) return;
     const { whereabouts } = plane.buckets;
     const found = await whereabouts.get(token(owner));
-    if (found?.value.site === state.site) return;
-    // another device of the user says where the user is, as long as that one is somewhere
-    const other = found?.value;
-    if (other && other.device !== device && state.site === null) return;
-    if (!found && state.site === null) return;
-    const sinceMs = presence?.atMs ?? this.#now();
-    const address = presence?.address;
+    const devices = this.#devicesOf.get(owner) ?? new Set<string>();
+    const chosen = leading([...devices].map((each) => [each, this.#devices.get(each) ?? unseen] as const));
+    const site = chosen?.site ?? null;
+    if (found?.value.site === site || (!found && site === null)) return;
+    // a device that was not heard of yet, as the center has just started, may be the one that arrived last
+    const before = found?.value;
+    if (before && before.site !== null && !devices.has(before.device))
+      if (!chosen || before.sinceMs > chosen.sinceMs) return;
+    const atMs = presence?.atMs ?? this.#now();
+    const address = !chosen || chosen.device === device ? presence?.address : undefined;
     const record = {
       version: 1 as const,
       user: owner,
-      site: state.site,
-      device,
-      sinceMs,
+      site,
+      device: chosen?.device ?? device,
+      sinceMs: chosen?.sinceMs ?? atMs,
       ...(address === undefined ? {} : { address }),
     };
     await (found
       ? whereabouts.update(token(owner), record, found.revision)
       : whereabouts.create(token(owner), record));
-    onMoved(owner, state.site, sinceMs);
+    onMoved(owner, site, atMs);
   }
 
   #stranger(presence: Presence): void {

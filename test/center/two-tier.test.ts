@@ -52,6 +52,10 @@ describe('a VM follows its user', () => {
       reason: 'ann is at ap2',
     });
     expect(toAp2?.record.figures?.switchTimeMs).toBeGreaterThan(0);
+    const overheadMs = toAp2?.record.figures?.overheadMs ?? -1;
+    expect(overheadMs).toBeGreaterThanOrEqual(0);
+    expect(overheadMs).toBeLessThan(toAp2?.record.figures?.switchTimeMs ?? 0);
+    if (process.env.CLOUDAP_FIGURES) console.log(`presence to instruction: ${overheadMs} ms`);
     await present(system, 'ann', 'ap2', 'leave');
     await sound('center');
     expect((await centerVm(system, desk)).decision?.reason).toContain('nowhere');

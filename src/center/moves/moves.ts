@@ -42,6 +42,8 @@ export interface MoveView {
 interface Active {
   record: MoveRecord;
   migration: MigrationView | undefined;
+  /** When its host was told to migrate. */
+  instructedAtMs: number | undefined;
   readonly abort: AbortController;
   readonly ended: Promise<void>;
 }
@@ -157,7 +159,14 @@ export class Moves {
   ): Active & { written: Promise<unknown> } {
     const abort = new AbortController();
     const { promise, resolve } = Promise.withResolvers<void>();
-    const active = { record, migration: undefined, abort, ended: promise, written };
+    const active = {
+      record,
+      migration: undefined,
+      instructedAtMs: undefined,
+      abort,
+      ended: promise,
+      written,
+    };
     this.#active.set(record.move, active);
     this.#activeByVm.set(record.vm, active);
     const signal = AbortSignal.any([abort.signal, this.#closing.signal]);
@@ -184,6 +193,7 @@ export class Moves {
         to: { site: to.site, host },
         hostReason: reason,
       });
+      active.instructedAtMs = Date.now();
     }
     const view = await this.#migrate(active, signal);
     await this.#settle(active, view);
@@ -233,6 +243,10 @@ export class Moves {
         figures: record && {
           downtimeMs: record.downtimeMs ?? 0,
           switchTimeMs: record.switchTimeMs ?? 0,
+          overheadMs:
+            active.instructedAtMs === undefined
+              ? null
+              : Math.max(0, active.instructedAtMs - active.record.requestedAtMs),
           totalTimeMs: record.totalTimeMs ?? 0,
           totalBytes: record.bytes.total,
         },

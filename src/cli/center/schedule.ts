@@ -60,6 +60,7 @@ function described({ record: r, migration }: MoveAnswer): string[][] {
     ['begun', time(r.startedAtMs)],
     ['ended', time(r.endedAtMs)],
     ['switch time', ms(r.figures?.switchTimeMs)],
+    ['of it before its host was told', ms(r.figures?.overheadMs ?? undefined)],
     ['downtime', ms(r.figures?.downtimeMs)],
     ['total time', ms(r.figures?.totalTimeMs)],
     ['error', r.error ? `${r.error.code}: ${r.error.message}` : ''],
