@@ -9,7 +9,7 @@ import { type TempDir, tempDir } from '../kit/tempdir.ts';
 import { centerVm, deskOf, present, settledAt, twoTier } from '../kit/twoTier.ts';
 
 /** VMs that run at once, and are moved at once; `npm run test:queue` has 20. Half of them are of one user. */
-const VMS = Number(process.env.CLOUDAP_QUEUE_VMS ?? 8);
+const VMS = Number(process.env.CLOUDAP_QUEUE_VMS ?? 6);
 const others = Math.ceil(VMS / 2 / 3);
 const DESKS: Readonly<Record<string, number>> = {
   ann: Math.floor(VMS / 2),

@@ -42,7 +42,8 @@ beforeAll(async () => {
     },
   );
   const [config = ''] = system.files.hosts.values();
-  expect((await cli(['image', 'build', 'ci'], { config })).stderr).toBe('');
+  const built = await cli(['image', 'build', 'ci'], { config });
+  expect(built.code, built.stderr).toBe(0);
   desk = await deskOf(system, 'ann');
   const { vm } = await settledAt(system, desk, 'center');
   // a guest that writes and checks memory and disk all the time
