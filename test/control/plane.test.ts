@@ -110,10 +110,15 @@ test('requests that are not as they should be are refused with a code, and repor
 test('a server that was killed comes back with every record, and agents go on', async () => {
   await one.buckets.sites.put('kept', site('kept'));
   const ended = new AbortController();
+  const begun = Promise.withResolvers<void>();
   const later = (async () => {
-    for await (const { key, initial } of two.buckets.sites.watch(ended.signal)) if (!initial) return key;
+    for await (const { key, initial, complete } of two.buckets.sites.watch(ended.signal)) {
+      if (complete) begun.resolve();
+      if (!initial && key === 'after') return key;
+    }
     return undefined;
   })();
+  await begun.promise;
   await nats.crash();
   expect((await one.buckets.sites.get('kept'))?.value.site).toBe('kept');
   await one.buckets.sites.put('after', site('after'));
