@@ -582,7 +582,6 @@ export const limitNotes: Notes = {
     },
     MOVES_PER_HOST: { crossed: 'further moves wait for their turn', why: 'Moves away from one host at once' },
     CENTER_CONFIG_MAX_BYTES: { crossed: '`CONFIG_UNREADABLE`' },
-    MOVES_LISTED: { crossed: 'the newest are listed' },
     VM_CREATE_TIMEOUT_MS: {
       crossed: '`CONTROL_NO_ANSWER`; the same request again finds the VM',
       why: 'How long a host may take to make and start a VM',

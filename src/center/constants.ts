@@ -29,9 +29,6 @@ export const MOVES_PER_HOST = 2;
 /** A configuration file larger than this is refused unread. */
 export const CENTER_CONFIG_MAX_BYTES = 64 * 1024;
 
-/** Moves in one answer of the API. */
-export const MOVES_LISTED = 200;
-
 /** How long a host may take to make and start a VM, and to start or stop one. */
 export const VM_CREATE_TIMEOUT_MS = 120_000;
 export const VM_REQUEST_TIMEOUT_MS = 60_000;

@@ -1,6 +1,6 @@
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
-import { checkPeer } from '../link/tls.ts';
+import { identityCheck } from '../link/tls.ts';
 import { CONNECT_TIMEOUT_MS, RECONNECT_WAIT_MS } from './constants.ts';
 import { failControl } from './errors.ts';
 
@@ -60,15 +60,7 @@ function tlsOptions({ files, server }: NonNullable<ControlAddress['tls']>): obje
     certFile: files.cert,
     keyFile: files.key,
     minVersion: 'TLSv1.3',
-    // a node is known by the name in its certificate, not by the address that it has today
-    checkServerIdentity: (_host: string, certificate: { subjectaltname?: string }) => {
-      try {
-        checkPeer(certificate, server);
-        return undefined;
-      } catch (error) {
-        return error as Error;
-      }
-    },
+    checkServerIdentity: identityCheck(server),
   };
 }
 

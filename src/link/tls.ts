@@ -69,6 +69,20 @@ export function checkPeer(certificate: { subjectaltname?: string | undefined }, 
   }
 }
 
+/** For Node's TLS: a node is known by the name in its certificate, not by the address that it has today. */
+export function identityCheck(
+  expectedPeer: string,
+): (host: string, certificate: { subjectaltname?: string | undefined }) => Error | undefined {
+  return (_host, certificate) => {
+    try {
+      checkPeer(certificate, expectedPeer);
+      return undefined;
+    } catch (error) {
+      return error as Error;
+    }
+  };
+}
+
 export function connectionLost(cause: Error): CloudapError {
   return fail('LINK_CONNECTION_LOST', cause.message, { cause });
 }
@@ -131,14 +145,7 @@ export async function dialTls(options: DialTlsOptions): Promise<TLSSocket> {
       key: tls.key,
       minVersion: 'TLSv1.3',
       rejectUnauthorized: true,
-      checkServerIdentity: (_host, certificate) => {
-        try {
-          checkPeer(certificate, expectedPeer);
-          return undefined;
-        } catch (error) {
-          return error as Error;
-        }
-      },
+      checkServerIdentity: identityCheck(expectedPeer),
     });
     await connected(secure, 'secureConnect');
     admitPeer(secure, expectedPeer, tls.peers);

@@ -15,8 +15,8 @@ const REOPEN_MS = 500;
 export interface TrackerOptions {
   plane: ControlPlane;
   log: Logger;
-  /** A user's place has changed; `presenceAtMs`: when the device was seen there. */
-  onMoved: (user: string, site: string | null, presenceAtMs: number) => void;
+  /** A user's place has changed. */
+  onMoved: (user: string, site: string | null) => void;
   now?: () => number;
 }
 
@@ -187,7 +187,7 @@ export class PresenceTracker {
     await (found
       ? whereabouts.update(token(owner), record, found.revision)
       : whereabouts.create(token(owner), record));
-    onMoved(owner, site, atMs);
+    onMoved(owner, site);
   }
 
   #stranger(presence: Presence): void {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { sleep } from '../base/async.ts';
 import { CloudapError } from '../base/errors.ts';
-import { checkPeer } from '../link/tls.ts';
+import { identityCheck } from '../link/tls.ts';
 import { ApiClient } from '../site/api/client.ts';
 import { vmViewSchema, type VmView } from '../site/api/messages.ts';
 import { API_PREFIX, TASK_WAIT_MAX_MS } from './constants.ts';
@@ -28,14 +28,7 @@ export async function remotePortal(options: {
       port,
       token,
       ca: await readFile(caFile, 'utf8'),
-      checkServerIdentity: (_host, certificate) => {
-        try {
-          checkPeer(certificate, center);
-          return undefined;
-        } catch (error) {
-          return error as Error;
-        }
-      },
+      checkServerIdentity: identityCheck(center),
     },
     API_PREFIX,
   );

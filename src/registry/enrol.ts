@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { CloudapError } from '../base/errors.ts';
 import { fingerprintOf } from '../link/allowed-peers.ts';
 import { requestCertificate } from '../link/pki.ts';
-import { checkPeer, type TlsMaterial } from '../link/tls.ts';
+import { identityCheck, type TlsMaterial } from '../link/tls.ts';
 import { ENROL_BODY_MAX_BYTES, ENROL_TIMEOUT_MS } from './constants.ts';
 import { failRegistry } from './errors.ts';
 import { caAnswerSchema, enrolAnswerSchema, type EnrolAnswer } from './messages.ts';
@@ -68,14 +68,7 @@ function fingerprintOfPem(pem: string): string {
 function pinned(ca: string, center: string): object {
   return {
     ca,
-    checkServerIdentity: (_host: string, certificate: { subjectaltname?: string }) => {
-      try {
-        checkPeer(certificate, center);
-        return undefined;
-      } catch (error) {
-        return error as Error;
-      }
-    },
+    checkServerIdentity: identityCheck(center),
   };
 }
 

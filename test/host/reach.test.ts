@@ -4,6 +4,7 @@ import type { NatsConnection } from '@nats-io/transport-node';
 import { pino } from 'pino';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
+import { freePort } from '../../src/lab/free-port.ts';
 import { sleep } from '../../src/base/async.ts';
 import { errorCode } from '../../src/base/errors.ts';
 import { loadCenterConfig } from '../../src/center/config.ts';
@@ -12,7 +13,6 @@ import { request } from '../../src/control/requests.ts';
 import { hostSubject } from '../../src/control/subjects.ts';
 import { TwoTier } from '../../src/lab/two-tier.ts';
 import { siteViewSchema, statusSchema, type SiteView } from '../../src/site/api/messages.ts';
-import { freePort } from '../kit/nats.ts';
 import { type TempDir, tempDir } from '../kit/tempdir.ts';
 
 let dir: TempDir;

@@ -1,5 +1,5 @@
-import { createServer } from 'node:net';
 import { pino } from 'pino';
+import { freePort } from '../../src/lab/free-port.ts';
 import { sleep } from '../../src/base/async.ts';
 import { connectControl } from '../../src/control/connect.ts';
 import { openControlPlane, type ControlPlane } from '../../src/control/plane.ts';
@@ -7,16 +7,6 @@ import { NatsServer } from '../../src/control/server.ts';
 import { tempDir } from './tempdir.ts';
 
 export const silent = pino({ level: 'silent' });
-
-/** A port of the loopback interface that was free just now. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (typeof address !== 'object' || !address) throw new Error('no port');
-  return address.port;
-}
 
 export interface TestNats extends AsyncDisposable {
   server: NatsServer;

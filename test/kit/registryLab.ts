@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import type { NatsConnection } from '@nats-io/transport-node';
+import { freePort } from '../../src/lab/free-port.ts';
 import { connectControl, type ControlAddress } from '../../src/control/connect.ts';
 import type { NodeRecord } from '../../src/control/messages.ts';
 import { openControlPlane, type ControlPlane } from '../../src/control/plane.ts';
@@ -19,7 +20,7 @@ import { natsUsers } from '../../src/registry/permissions.ts';
 import { Registry } from '../../src/registry/registry.ts';
 import { serveEnrolment } from '../../src/registry/server.ts';
 import { decodeToken } from '../../src/registry/token.ts';
-import { freePort, silent } from './nats.ts';
+import { silent } from './nats.ts';
 import { tempDir, type TempDir } from './tempdir.ts';
 
 /** A center's registry with a real nats-server and its enrolment service, without the rest of a center. */

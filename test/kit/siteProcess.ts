@@ -2,7 +2,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { sleep } from '../../src/base/async.ts';
 import { loadConfig } from '../../src/site/config.ts';
@@ -41,15 +40,6 @@ export function startCli(args: readonly string[], config: string): ChildProcess 
     env: { ...process.env, CLOUDAP_CONFIG: config },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 /** One site's agent, started and ended as often as a test likes; its VMs end with the test. */

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { freePort } from '../../src/lab/free-port.ts';
 import { sleep } from '../../src/base/async.ts';
 import {
   centerVmSchema,
@@ -12,7 +13,6 @@ import { TwoTier } from '../../src/lab/two-tier.ts';
 import { makeVm } from '../../src/portal/client.ts';
 import { vmViewSchema } from '../../src/site/api/messages.ts';
 import type { SystemPlan } from '../../src/center/setup/system.ts';
-import { freePort } from './nats.ts';
 import { cli } from './siteProcess.ts';
 import type { TempDir } from './tempdir.ts';
 

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { freePort } from '../../src/lab/free-port.ts';
 import { sleep } from '../../src/base/async.ts';
 import { STREAMS } from '../../src/control/plane.ts';
 import { generateCa, issueSiteCertificate } from '../../src/link/pki.ts';
@@ -15,7 +16,7 @@ import { Hook } from '../../src/mobility/sources/hook.ts';
 import { hostapdSource } from '../../src/mobility/sources/hostapd.ts';
 import { superviseSource, type Seen } from '../../src/mobility/sources/source.ts';
 import { webSource } from '../../src/mobility/sources/web.ts';
-import { freePort, silent, testNats } from '../kit/nats.ts';
+import { silent, testNats } from '../kit/nats.ts';
 import { tempDir, type TempDir } from '../kit/tempdir.ts';
 
 const exec = promisify(execFile);

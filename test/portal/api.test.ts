@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
+import { freePort } from '../../src/lab/free-port.ts';
 import { sleep } from '../../src/base/async.ts';
 import { errorCode } from '../../src/base/errors.ts';
 import { Center } from '../../src/center/center.ts';
@@ -21,7 +22,6 @@ import type { App } from '../../src/portal/portal.ts';
 import { servePortal } from '../../src/portal/server.ts';
 import { Tasks } from '../../src/portal/tasks.ts';
 import type { ApiClient } from '../../src/site/api/client.ts';
-import { freePort } from '../kit/nats.ts';
 import { tempDir, type TempDir } from '../kit/tempdir.ts';
 
 const log = pino({ level: 'silent' });

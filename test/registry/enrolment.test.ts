@@ -1,5 +1,6 @@
 import { connect as connectTls } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { freePort } from '../../src/lab/free-port.ts';
 import { errorCode } from '../../src/base/errors.ts';
 import {
   certificateFacts,
@@ -13,7 +14,7 @@ import { decodeToken, encodeToken } from '../../src/registry/token.ts';
 import { renewIfDue, renewOwn } from '../../src/registry/renewal.ts';
 import { loadTls } from '../../src/site/tls.ts';
 import { filesIn, RegistryLab } from '../kit/registryLab.ts';
-import { freePort, silent } from '../kit/nats.ts';
+import { silent } from '../kit/nats.ts';
 
 const codeOf = (promise: Promise<unknown>): Promise<string> => promise.then(() => 'none', errorCode);
 let lab: RegistryLab;

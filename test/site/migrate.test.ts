@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import * as z from 'zod';
+import { freePort } from '../../src/lab/free-port.ts';
 import { sleep } from '../../src/base/async.ts';
 import { run } from '../../src/base/process.ts';
 import { WorkloadClient } from '../../src/content/guests/workload-client.ts';
@@ -11,7 +12,7 @@ import { pidFileOf } from '../../src/migration/mover/spawn.ts';
 import { migrationRecordSchema, type MigrationRecord } from '../../src/migration/record.ts';
 import { ApiClient } from '../../src/site/api/client.ts';
 import { migrationViewSchema, type MigrationView, type VmView } from '../../src/site/api/messages.ts';
-import { cli, freePort, SiteProcess, startCli } from '../kit/siteProcess.ts';
+import { cli, SiteProcess, startCli } from '../kit/siteProcess.ts';
 import { tempDir, type TempDir } from '../kit/tempdir.ts';
 
 /** A center with a running CI guest and an AP that reaches it over an emulated link, all as a user would start them. */

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { describe, expect, it } from 'vitest';
+import { freePort } from '../../src/lab/free-port.ts';
 import { errorCode } from '../../src/base/errors.ts';
 import { dialRpcTls } from '../../src/link/rpc-tls.ts';
 import { issueSiteCertificate, loadCa } from '../../src/link/pki.ts';
@@ -14,7 +15,6 @@ import { addSite } from '../../src/site/setup/init.ts';
 import type { Site } from '../../src/site/site.ts';
 import { vmDefinitionSchema } from '../../src/site/vm/definition.ts';
 import { fakeConfig, fakeDigest, FakeHost, startFakeSite } from '../kit/fakeSite.ts';
-import { freePort } from '../kit/siteProcess.ts';
 import { tempDir, type TempDir } from '../kit/tempdir.ts';
 
 /** A center that listens behind a real gateway; its processes otherwise are fakes. */

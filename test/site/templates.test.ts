@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { chmod, open, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
+import { freePort } from '../../src/lab/free-port.ts';
 import { sleep } from '../../src/base/async.ts';
 import { processAlive } from '../../src/base/process.ts';
 import type { WorkloadClient } from '../../src/content/guests/workload-client.ts';
@@ -15,7 +16,7 @@ import { ApiClient } from '../../src/site/api/client.ts';
 import type { VmView } from '../../src/site/api/messages.ts';
 import { buildViewSchema, type BuildView, type TemplateView } from '../../src/site/api/template-messages.ts';
 import { builtGuest, connectSerial } from '../content/launcher.ts';
-import { cli, freePort, SiteProcess, startCli } from '../kit/siteProcess.ts';
+import { cli, SiteProcess, startCli } from '../kit/siteProcess.ts';
 import { type TempDir, tempDir } from '../kit/tempdir.ts';
 
 let dir: TempDir;
